@@ -1,0 +1,1 @@
+//! xclipd's subcommands: one module each, called by main.rs.

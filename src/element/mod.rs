@@ -1,0 +1,1 @@
+//! The GStreamer elements: `xclipdetect`, `xclipoverlay`, `xclipscenesrc`.

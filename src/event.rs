@@ -1,0 +1,117 @@
+//! Scores over time → events: one start, one end, the right time.
+//!
+//! Gate as in speech activity detection: `onset`, `offset`, `min_duration_on`, `min_duration_off`,
+//! plus `cooldown` counted from events sent.
+
+use std::time::Duration;
+
+/// When something happened, on every clock a user may ask for.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Stamp {
+    /// Buffer timestamp (PTS).
+    pub timestamp: Duration,
+    /// Position in the stream: what a player's seek bar shows.
+    pub stream_time: Duration,
+    /// Time since the pipeline started playing, pauses excluded; the sampler's and the gate's clock.
+    pub running_time: Duration,
+    pub utc: Option<Utc>,
+}
+
+/// Wall-clock time since 1970-01-01T00:00:00Z, and who said so.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Utc {
+    pub unix: Duration,
+    pub source: UtcSource,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum UtcSource {
+    /// The sender's clock by RTCP/NTP (reference timestamp meta `timestamp/x-ntp`).
+    Ntp,
+    /// The sender's clock (reference timestamp meta `timestamp/x-unix`).
+    Unix,
+    /// This machine's clock when the buffer came.
+    Clock,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct GateSettings {
+    /// Probability that starts an event, 0..1.
+    pub onset: f32,
+    /// Probability under which an event ends, 0..=onset.
+    pub offset: f32,
+    /// Time constant of exponential smoothing over window scores; 0 is none.
+    pub smoothing: Duration,
+    /// Over onset at least this long before a start is sent.
+    pub min_duration_on: Duration,
+    /// Under offset at least this long before an end is sent (shorter gaps are merged).
+    pub min_duration_off: Duration,
+    /// After an event that was sent: no new start of this label for this long.
+    pub cooldown: Duration,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    Start,
+    Update,
+    End,
+}
+
+/// Why a phase was sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reason {
+    /// Start: the smoothed score passed onset.
+    Onset,
+    /// Update: a new peak.
+    Peak,
+    /// End: the smoothed score fell under offset.
+    Offset,
+    Eos,
+    Flush,
+    LabelRemoved,
+    Stalled,
+    /// The stream broke: another connection, caps gap, a jump in time.
+    Discontinuity,
+    Disabled,
+}
+
+/// One message about one event. The id is the same from start to end; seq counts 1, 2, … within it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Event {
+    pub source: Source,
+    pub view: String,
+    pub id: uuid::Uuid,
+    pub seq: u32,
+    pub phase: Phase,
+    pub reason: Reason,
+    pub label: String,
+    pub severity: Option<String>,
+    pub metadata: serde_json::Map<String, serde_json::Value>,
+    /// Smoothed probability now, 0..1.
+    pub score: f32,
+    /// Highest smoothed probability so far, 0..1.
+    pub peak: f32,
+    /// Middle of the first window over onset.
+    pub start: Stamp,
+    /// Last frame of the window that confirmed the start.
+    pub detected: Stamp,
+    /// Middle of the first window under offset, or the last frame seen; in end messages only.
+    pub end: Option<Stamp>,
+    /// First and last frame of the window behind this message.
+    pub window_start: Stamp,
+    pub window_end: Stamp,
+    /// Best labels of that window with their probabilities, best first.
+    pub top: Vec<(String, f32)>,
+    pub labels_generation: u64,
+    /// Fingerprint of the checkpoint.
+    pub model: String,
+}
+
+/// Where events come from.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Source {
+    /// The element's name.
+    pub instance: String,
+    /// The stream-id property, else the upstream stream id.
+    pub stream: String,
+}
