@@ -50,6 +50,22 @@ pub struct GateSettings {
     pub cooldown: Duration,
 }
 
+impl Default for GateSettings {
+    /// For 2 s windows every 0.5 s. A strong score (0.1 → 1.0) passes onset in its first window, a weak
+    /// one needs two or three: smoothing is the confirmation, so `min_duration_on` adds no second one to
+    /// the delay. Dips shorter than a second are merged; ends are dated back, so waiting costs no accuracy.
+    fn default() -> Self {
+        Self {
+            onset: 0.6,
+            offset: 0.4,
+            smoothing: Duration::from_millis(500),
+            min_duration_on: Duration::ZERO,
+            min_duration_off: Duration::from_secs(1),
+            cooldown: Duration::ZERO,
+        }
+    }
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Phase {
     Start,
