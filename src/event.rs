@@ -10,9 +10,10 @@ use std::time::Duration;
 pub struct Stamp {
     /// Buffer timestamp (PTS).
     pub timestamp: Duration,
-    /// Position in the stream: what a player's seek bar shows.
+    /// Position in the stream: what a player's seek bar shows. The clock of the sampler and the gate: a file
+    /// played at double speed gives the same events.
     pub stream_time: Duration,
-    /// Time since the pipeline started playing, pauses excluded; the sampler's and the gate's clock.
+    /// Time since the pipeline started playing, pauses excluded. Reported only.
     pub running_time: Duration,
     pub utc: Option<Utc>,
 }
