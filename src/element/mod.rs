@@ -3,6 +3,7 @@
 use gst::glib;
 use gstreamer as gst;
 
+pub mod detect;
 pub mod meta;
 
 /// Registers every element, with the plugin that was loaded from libgstxclip.so.
@@ -19,6 +20,6 @@ pub fn register_static() -> Result<(), glib::BoolError> {
 
 fn register_all(plugin: Option<&gst::Plugin>) -> Result<(), glib::BoolError> {
     meta::register();
-    let _ = plugin;
+    detect::register(plugin)?;
     Ok(())
 }
