@@ -25,6 +25,7 @@ pub use error::{ModelError, TensorProblem};
 pub use extra::Extra;
 pub use generate::generate;
 pub use preprocessor::Resize;
+pub use source::DEMO;
 pub use tokenizer::Tokenizer;
 pub use weights::Weights;
 
