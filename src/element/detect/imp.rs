@@ -103,7 +103,9 @@ impl ObjectSubclass for XClipDetect {
                 Self::catch_panic_pad_function(parent, || false, |this| this.sink_query(pad, query))
             })
             .iterate_internal_links_function(links(|this| this.srcpad.clone()))
-            .flags(gst::PadFlags::PROXY_CAPS | gst::PadFlags::PROXY_ALLOCATION | gst::PadFlags::PROXY_SCHEDULING)
+            .flags(
+                gst::PadFlags::PROXY_CAPS | gst::PadFlags::PROXY_ALLOCATION | gst::PadFlags::PROXY_SCHEDULING,
+            )
             .build();
         let srcpad = gst::Pad::builder_from_template(&template("src"))
             .event_function(|pad, parent, event| {
@@ -113,7 +115,9 @@ impl ObjectSubclass for XClipDetect {
                 Self::catch_panic_pad_function(parent, || false, |this| this.src_query(pad, query))
             })
             .iterate_internal_links_function(links(|this| this.sinkpad.clone()))
-            .flags(gst::PadFlags::PROXY_CAPS | gst::PadFlags::PROXY_ALLOCATION | gst::PadFlags::PROXY_SCHEDULING)
+            .flags(
+                gst::PadFlags::PROXY_CAPS | gst::PadFlags::PROXY_ALLOCATION | gst::PadFlags::PROXY_SCHEDULING,
+            )
             .build();
         Self {
             sinkpad,
@@ -181,7 +185,9 @@ impl ElementImpl for XClipDetect {
 
     fn pad_templates() -> &'static [gst::PadTemplate] {
         static TEMPLATES: LazyLock<Vec<gst::PadTemplate>> = LazyLock::new(|| {
-            let video = gst_video::VideoCapsBuilder::new().format_list(FORMATS.iter().map(|(format, _)| *format)).build();
+            let video = gst_video::VideoCapsBuilder::new()
+                .format_list(FORMATS.iter().map(|(format, _)| *format))
+                .build();
             let lines = gst::Caps::new_empty_simple("application/x-ndjson");
             let template = |name, direction, presence, caps| {
                 gst::PadTemplate::new(name, direction, presence, caps).expect("names and caps are valid")
@@ -220,7 +226,9 @@ impl ElementImpl for XClipDetect {
             })
             .iterate_internal_links_function(|_, parent| {
                 let element = parent.and_then(|parent| parent.downcast_ref::<super::XClipDetect>());
-                gst::Iterator::from_vec(element.map(|element| element.imp().sinkpad.clone()).into_iter().collect())
+                gst::Iterator::from_vec(
+                    element.map(|element| element.imp().sinkpad.clone()).into_iter().collect(),
+                )
             })
             .build();
         *place = Some(pad.clone());

@@ -171,7 +171,14 @@ impl detector::Outlet for Outlet {
 
     fn window(&self, window: &WindowScores) {
         let Some(element) = self.element.upgrade() else { return };
-        gst::log!(CAT, obj = element, "window {} to {}: {:?}", window.start.running_time.as_secs_f64(), window.end.running_time.as_secs_f64(), window.top);
+        gst::log!(
+            CAT,
+            obj = element,
+            "window {} to {}: {:?}",
+            window.start.running_time.as_secs_f64(),
+            window.end.running_time.as_secs_f64(),
+            window.top
+        );
         let mut outbox = self.lock();
         if outbox.flushing {
             return;

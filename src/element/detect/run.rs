@@ -6,7 +6,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use gst::glib;
 use gst::prelude::*;
 use gst::subclass::prelude::*;
 use gstreamer as gst;
@@ -68,7 +67,7 @@ pub struct Run {
     pub outlet: Arc<Outlet>,
     pub mode: Mode,
     pub live: bool,
-    /// Mode and liveness are known once upstream can be asked: at the first buffer.
+    /// Mode and liveness are known once upstream can be asked: at the first buffer. Until then, async.
     settled: bool,
     flags: Arc<Flags>,
 }
@@ -185,48 +184,20 @@ impl XClipDetect {
         }
         let mut query = gst::query::Latency::new();
         let live = self.sinkpad.peer_query(&mut query) && query.result().0;
-        let settings = self.settings().clone();
-        let mode = match settings.sync {
+        let mode = match self.settings().sync {
             Sync::True => Mode::Sync,
             Sync::False => Mode::Async,
             Sync::Auto if live => Mode::Async,
             Sync::Auto => Mode::Sync,
         };
-        let mut next = Run { mode, live, settled: true, ..run };
-        if mode != run.mode {
-            match self.remade(&next, &settings) {
-                Ok(detector) => next.detector = detector,
-                Err(error) => {
-                    next.fail(self.obj().upcast_ref(), &error.to_string());
-                }
-            }
-        }
         gst::info!(CAT, imp = self, "{mode:?}: upstream is {}live", if live { "" } else { "not " });
-        next.outlet.set_lossless(mode == Mode::Sync);
-        {
-            let mut state = self.state();
-            // Stopped meanwhile.
-            state.run.as_ref()?;
-            state.run = Some(next.clone());
-        }
-        // What changed while the detector was remade has reached the old one only.
-        if next.mode != run.mode && *self.settings() != settings {
-            self.apply_detector(&next);
-            self.apply_labels(&next);
-        }
+        run.detector.set_mode(mode);
+        run.outlet.set_lossless(mode == Mode::Sync);
+        let run = Run { mode, live, settled: true, ..run };
+        // None: stopped meanwhile.
+        self.state().run.as_mut()?.clone_from(&run);
         self.arm_stall();
-        Some(next)
-    }
-
-    fn remade(&self, run: &Run, settings: &Settings) -> Result<Arc<Detector>, StartError> {
-        Ok(Detector::new(
-            run.engine.clone(),
-            self.source(),
-            settings.detector(run.engine.model())?,
-            settings.labels()?,
-            run.mode,
-            run.outlet.clone(),
-        )?)
+        Some(run)
     }
 
     /// Starts the stall timer where the stream is live and the pipeline plays.
@@ -309,8 +280,10 @@ impl XClipDetect {
             );
         }
         let strange = labels.labels.iter().filter_map(|label| {
-            let prompts = if label.prompts.is_empty() { std::slice::from_ref(&label.name) } else { &label.prompts };
-            let words: Vec<String> = prompts.iter().flat_map(|prompt| model.tokenizer.unknown_words(prompt)).collect();
+            let prompts =
+                if label.prompts.is_empty() { std::slice::from_ref(&label.name) } else { &label.prompts };
+            let words: Vec<String> =
+                prompts.iter().flat_map(|prompt| model.tokenizer.unknown_words(prompt)).collect();
             (!words.is_empty()).then(|| format!("`{}` ({})", label.name, words.join(", ")))
         });
         let strange: Vec<String> = strange.collect();
@@ -318,7 +291,10 @@ impl XClipDetect {
             gst::element_warning!(
                 self.obj(),
                 gst::LibraryError::Settings,
-                ("model=demo has never seen words of these labels, their scores mean nothing: {}", strange.join("; ")),
+                (
+                    "model=demo has never seen words of these labels, their scores mean nothing: {}",
+                    strange.join("; ")
+                ),
                 ["its vocabulary is that of the drawn world"]
             );
         }
@@ -431,15 +407,21 @@ impl XClipDetect {
             gst::Structure::from_iter(name, counts.iter().map(|(reason, n)| (*reason, n.to_send_value())))
         };
         gst::Structure::builder("xclip-stats")
-            .field("mode", run.as_ref().filter(|run| run.settled).map_or("", |run| match run.mode {
-                Mode::Async => "async",
-                Mode::Sync => "sync",
-            }))
-            .field("engine", run.as_ref().map_or("stopped", |run| match run.engine.state() {
-                engine::State::Loading => "loading",
-                engine::State::Ready => "ready",
-                engine::State::Failed(_) => "failed",
-            }))
+            .field(
+                "mode",
+                run.as_ref().filter(|run| run.settled).map_or("", |run| match run.mode {
+                    Mode::Async => "async",
+                    Mode::Sync => "sync",
+                }),
+            )
+            .field(
+                "engine",
+                run.as_ref().map_or("stopped", |run| match run.engine.state() {
+                    engine::State::Loading => "loading",
+                    engine::State::Ready => "ready",
+                    engine::State::Failed(_) => "failed",
+                }),
+            )
             .field("buffers", state.buffers)
             .field("unseen", counts("unseen", &state.skipped))
             .field("frames", stats.frames)

@@ -10,7 +10,7 @@ use gst::glib;
 use gst::prelude::*;
 use gstreamer as gst;
 
-use crate::backend::{BackendError, Device, Precision};
+use crate::backend::BackendError;
 use crate::detector;
 use crate::engine::Spec;
 use crate::event::GateSettings;
@@ -26,9 +26,15 @@ pub enum Sync {
     #[default]
     #[enum_value(name = "Async if upstream is live, sync otherwise", nick = "auto")]
     Auto,
-    #[enum_value(name = "Sync: buffers wait, results land on the buffer that completes the window", nick = "true")]
+    #[enum_value(
+        name = "Sync: buffers wait, results land on the buffer that completes the window",
+        nick = "true"
+    )]
     True,
-    #[enum_value(name = "Async: buffers never wait, the newest window wins, drops are counted", nick = "false")]
+    #[enum_value(
+        name = "Async: buffers never wait, the newest window wins, drops are counted",
+        nick = "false"
+    )]
     False,
 }
 
@@ -37,7 +43,10 @@ pub enum Sync {
 #[enum_type(name = "GstXClipCompetition")]
 pub enum Competition {
     #[default]
-    #[enum_value(name = "Each label against the background alone: labels move no other label's score", nick = "background")]
+    #[enum_value(
+        name = "Each label against the background alone: labels move no other label's score",
+        nick = "background"
+    )]
     Background,
     #[enum_value(name = "All labels and the background share a probability of 1", nick = "labels")]
     Labels,
@@ -50,9 +59,15 @@ pub enum Resize {
     #[default]
     #[enum_value(name = "As the checkpoint says", nick = "checkpoint")]
     Checkpoint,
-    #[enum_value(name = "The paper's evaluation: short side 256/224 of the input, centre crop", nick = "videox")]
+    #[enum_value(
+        name = "The paper's evaluation: short side 256/224 of the input, centre crop",
+        nick = "videox"
+    )]
     Videox,
-    #[enum_value(name = "Both sides to the input's, aspect ratio ignored: nothing is cut off", nick = "stretch")]
+    #[enum_value(
+        name = "Both sides to the input's, aspect ratio ignored: nothing is cut off",
+        nick = "stretch"
+    )]
     Stretch,
 }
 
@@ -109,7 +124,9 @@ pub enum SettingsError {
     LabelsFile(String),
     #[error("background: {0}")]
     Background(String),
-    #[error("roi `{text}`: expected x,y,w,h, four fractions of the picture such as 0.5,0,0.5,1 for its right half")]
+    #[error(
+        "roi `{text}`: expected x,y,w,h, four fractions of the picture such as 0.5,0,0.5,1 for its right half"
+    )]
     RoiSyntax { text: String },
     #[error("roi `{text}`: {source}")]
     Roi { text: String, source: ImageError },
@@ -157,8 +174,8 @@ impl Settings {
     pub fn spec(&self) -> Result<Spec, SettingsError> {
         Ok(Spec {
             model: self.model.clone(),
-            device: device(&self.device)?,
-            precision: precision(&self.precision)?,
+            device: self.device.parse()?,
+            precision: self.precision.parse()?,
             threads: self.threads as usize,
             heads: match self.heads {
                 Heads::Hf => model::Heads::Hf,
@@ -203,9 +220,10 @@ impl Settings {
     fn background(&self) -> Result<Option<Vec<String>>, SettingsError> {
         let Some(text) = &self.background else { return Ok(None) };
         let parsed = parse_labels(text).map_err(SettingsError::Background)?;
-        let prompts = parsed.labels.into_iter().flat_map(|label| {
-            if label.prompts.is_empty() { vec![label.name] } else { label.prompts }
-        });
+        let prompts = parsed
+            .labels
+            .into_iter()
+            .flat_map(|label| if label.prompts.is_empty() { vec![label.name] } else { label.prompts });
         Ok(Some(prompts.collect()))
     }
 
@@ -370,30 +388,19 @@ impl Settings {
     }
 }
 
-fn device(name: &str) -> Result<Device, BackendError> {
-    match name {
-        "auto" => Ok(Device::Auto),
-        "cpu" => Ok(Device::Cpu),
-        other => Err(BackendError::UnknownDevice(other.into())),
-    }
-}
-
-fn precision(name: &str) -> Result<Precision, BackendError> {
-    match name {
-        "auto" => Ok(Precision::Auto),
-        "f32" => Ok(Precision::F32),
-        other => Err(BackendError::UnknownPrecision(other.into())),
-    }
-}
-
 fn parse_labels(text: &str) -> Result<Labels, String> {
-    let _ = text;
-    todo!("model branch")
+    let label = |name: &str| crate::model::labels::Label {
+        name: name.trim().into(),
+        prompts: vec![name.trim().into()],
+        gate: Default::default(),
+        severity: None,
+        metadata: Default::default(),
+    };
+    Ok(Labels { labels: text.split(';').map(label).collect(), background: vec![] })
 }
 
 fn read_labels(path: &Path) -> Result<Labels, String> {
-    let _ = path;
-    todo!("model branch")
+    parse_labels(&std::fs::read_to_string(path).map_err(|e| e.to_string())?)
 }
 
 /// The table of gst-inspect-1.0: every property with its unit and default; GStreamer prints from the

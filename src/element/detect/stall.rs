@@ -47,7 +47,7 @@ impl Stall {
     ) {
         self.disarm();
         let mut watch = self.lock();
-        watch.last = clock.time();
+        watch.last = Some(clock.time());
         watch.armed = Some(Armed { clock, timeout, stalled });
         self.schedule(&mut watch);
     }
@@ -103,7 +103,7 @@ impl Stall {
             return; // the next timer starts when the buffer has left
         }
         let now = armed.clock.time();
-        let silent = now.zip(watch.last).and_then(|(now, last)| now.checked_sub(last));
+        let silent = watch.last.and_then(|last| now.checked_sub(last));
         if silent.is_some_and(|silent| silent >= armed.timeout) {
             watch.last = None;
             drop(watch);
@@ -121,7 +121,7 @@ impl Drop for Busy {
         let mut watch = self.0.lock();
         watch.busy = false;
         if let Some(armed) = &watch.armed {
-            watch.last = armed.clock.time();
+            watch.last = Some(armed.clock.time());
             self.0.schedule(&mut watch);
         }
     }

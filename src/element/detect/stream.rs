@@ -62,19 +62,25 @@ impl XClipDetect {
                 Timeline::None => "no-segment",
                 Timeline::Foreign => "segment-format",
                 Timeline::Reverse => "reverse",
-                Timeline::Forward(segment) => match (time::stamp(buffer, segment, wall.as_ref()), &state.picture) {
-                    (Ok(stamp), Some((info, image_info))) => {
-                        return Some(Look { stamp, info: info.clone(), image_info: *image_info });
+                Timeline::Forward(segment) => {
+                    match (time::stamp(buffer, segment, wall.as_ref()), &state.picture) {
+                        (Ok(stamp), Some((info, image_info))) => {
+                            return Some(Look { stamp, info: info.clone(), image_info: *image_info });
+                        }
+                        (Ok(_), None) => "no-caps",
+                        (Err(untimed), _) => untimed.reason(),
                     }
-                    (Ok(_), None) => "no-caps",
-                    (Err(untimed), _) => untimed.reason(),
-                },
+                }
             }
         };
         let first = state.skip(skipped) == 1;
         drop(state);
         if first {
-            gst::warning!(CAT, imp = self, "a buffer passes unseen: {skipped}; further ones are counted in stats");
+            gst::warning!(
+                CAT,
+                imp = self,
+                "a buffer passes unseen: {skipped}; further ones are counted in stats"
+            );
         }
         None
     }
@@ -242,8 +248,15 @@ impl XClipDetect {
             _ => true,
         };
         match &timeline {
-            Timeline::Foreign => gst::warning!(CAT, imp = self, "segment in {:?}: without times nothing is detected", segment.format()),
-            Timeline::Reverse => gst::info!(CAT, imp = self, "rate {}: nothing is detected in reverse", segment.rate()),
+            Timeline::Foreign => gst::warning!(
+                CAT,
+                imp = self,
+                "segment in {:?}: without times nothing is detected",
+                segment.format()
+            ),
+            Timeline::Reverse => {
+                gst::info!(CAT, imp = self, "rate {}: nothing is detected in reverse", segment.rate())
+            }
             _ => (),
         }
         if broke && let Some(run) = run {
@@ -259,7 +272,8 @@ impl XClipDetect {
         match query.view_mut() {
             gst::QueryViewMut::Allocation(query) if forwarded => {
                 // The one buffer this element may hold is on top of what downstream needs.
-                let pools: Vec<_> = query.allocation_pools().map(|(pool, size, min, max)| (pool.map(ToOwned::to_owned), size, min, max)).collect();
+                let pools: Vec<_> =
+                    query.allocation_pools().map(|(pool, size, min, max)| (pool, size, min, max)).collect();
                 for (index, (pool, size, min, max)) in pools.into_iter().enumerate() {
                     let max = if max == 0 { 0 } else { max.max(min + 1) };
                     query.set_nth_allocation_pool(index as u32, pool.as_ref(), size, min + 1, max);
@@ -314,7 +328,10 @@ impl XClipDetect {
 }
 
 /// Whether `now` goes on where `before` was: the same rate, and every timestamp means the same time.
-fn continues(before: &gst::FormattedSegment<gst::ClockTime>, now: &gst::FormattedSegment<gst::ClockTime>) -> bool {
+fn continues(
+    before: &gst::FormattedSegment<gst::ClockTime>,
+    now: &gst::FormattedSegment<gst::ClockTime>,
+) -> bool {
     let probe = now.start().unwrap_or_default();
     before.rate() == now.rate()
         && before.to_stream_time(probe) == now.to_stream_time(probe)
@@ -324,6 +341,7 @@ fn continues(before: &gst::FormattedSegment<gst::ClockTime>, now: &gst::Formatte
 /// The memory features of caps that are not plain system memory.
 fn foreign_memory(caps: &gst::CapsRef) -> Option<String> {
     let features = caps.features(0)?;
-    let foreign = features.iter().find(|feature| feature.starts_with("memory:") && *feature != "memory:SystemMemory");
+    let foreign =
+        features.iter().find(|feature| feature.starts_with("memory:") && *feature != "memory:SystemMemory");
     foreign.map(|feature| feature.to_string())
 }

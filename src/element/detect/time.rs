@@ -68,7 +68,7 @@ impl WallClock {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let unix = self.clock.as_ref().and_then(|(clock, base_time)| {
             let captured = Duration::from(base_time.checked_add(running_time)?);
-            (now + captured).checked_sub(clock.time()?.into())
+            (now + captured).checked_sub(clock.time().into())
         });
         Utc { unix: unix.unwrap_or(now), source: UtcSource::Clock }
     }
@@ -138,7 +138,7 @@ mod tests {
         let buffer = buffer(Some(1));
         let clock = gst::SystemClock::obtain();
         // Running time 0 was 3 s ago, so a frame at 1 s is 2 s old.
-        let base = clock.time().unwrap() - gst::ClockTime::from_seconds(3);
+        let base = clock.time() - gst::ClockTime::from_seconds(3);
         let wall = WallClock { clock: Some((clock, base)) };
         let utc = stamp(&buffer, &segment(0, 0, 0), Some(&wall)).unwrap().utc.unwrap();
         let age = SystemTime::now().duration_since(UNIX_EPOCH).unwrap() - utc.unix;
