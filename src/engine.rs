@@ -5,6 +5,8 @@
 
 mod queue;
 #[cfg(test)]
+pub(crate) mod scripted;
+#[cfg(test)]
 mod tests;
 mod texts;
 mod worker;

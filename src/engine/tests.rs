@@ -1,122 +1,15 @@
 //! The engine's promises, over a backend whose every move the test decides.
 
-use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::mpsc::channel;
 use std::time::Duration;
 
+use super::scripted::{BAD, Bench, PANIC, Score, Scripted, bench, lock, model, wait_until};
 use super::*;
-use crate::backend::{Backend, ClipFeatures, TextFeatures};
+use crate::backend::Backend;
 
-/// What the backend saw and what it shall do.
-#[derive(Default)]
-struct Control {
-    prepared: AtomicUsize,
-    texts: Mutex<HashMap<Vec<u32>, usize>>,
-    /// Sizes of the batches, in order.
-    batches: Mutex<Vec<usize>>,
-    dropped: AtomicUsize,
-}
-
-/// Frame value that makes `encode` fail, and one that makes it panic.
-const BAD: u8 = 254;
-const PANIC: u8 = 255;
-
-struct Scripted {
-    control: Arc<Control>,
-    /// One message lets one `encode` through; a closed channel lets all through.
-    gate: Option<Receiver<()>>,
-    /// Told when an `encode` begins.
-    begun: Sender<()>,
-}
-
-impl Drop for Scripted {
-    fn drop(&mut self) {
-        self.control.dropped.fetch_add(1, SeqCst);
-    }
-}
-
-impl Backend for Scripted {
-    fn prepare(&mut self, frames: &[&Reduced]) -> Result<Vec<Prepared>, BackendError> {
-        self.control.prepared.fetch_add(frames.len(), SeqCst);
-        Ok(frames.iter().map(|f| Arc::new(f.rgb[0]) as Prepared).collect())
-    }
-
-    fn encode(&mut self, clips: &[&[Prepared]]) -> Result<Vec<ClipFeatures>, BackendError> {
-        let _ = self.begun.send(());
-        if let Some(gate) = &self.gate {
-            let _ = gate.recv();
-        }
-        let last = |clip: &&[Prepared]| *clip.last().unwrap().downcast_ref::<u8>().unwrap();
-        let values: Vec<u8> = clips.iter().map(last).collect();
-        assert!(!values.contains(&PANIC), "the scripted panic");
-        if values.contains(&BAD) {
-            return Err(BackendError::NotFinite { what: "the scripted clip" });
-        }
-        lock(&self.control.batches).push(clips.len());
-        Ok(values.iter().map(|&v| ClipFeatures { video: vec![v.into()], patches: Vec::new() }).collect())
-    }
-
-    fn encode_text(&mut self, prompts: &[Vec<u32>]) -> Result<Vec<TextFeatures>, BackendError> {
-        let mut texts = lock(&self.control.texts);
-        for prompt in prompts {
-            *texts.entry(prompt.clone()).or_default() += 1;
-        }
-        if prompts.iter().any(|p| p[0] == 666) {
-            return Err(BackendError::NotFinite { what: "the scripted prompt" });
-        }
-        Ok(prompts.iter().map(|p| TextFeatures(vec![p[0] as f32].into())).collect())
-    }
-
-    fn compare(&mut self, clips: &[&ClipFeatures], prompts: &[TextFeatures]) -> Result<Vec<Vec<f32>>, BackendError> {
-        Ok(clips.iter().map(|c| prompts.iter().map(|p| c.video[0] + p.0[0]).collect()).collect())
-    }
-
-    fn describe(&self) -> String {
-        "scripted".into()
-    }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(|e| e.into_inner())
-}
-
-fn model() -> Arc<Model> {
-    static MODEL: OnceLock<Arc<Model>> = OnceLock::new();
-    let open = || {
-        let dir = tempfile::tempdir().unwrap();
-        let config = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/small/config.json");
-        crate::model::generate(config.as_ref(), dir.path(), &mut |_, _| {}).unwrap();
-        Arc::new(Model::open(dir.path().to_str().unwrap(), Heads::Hf).unwrap())
-    };
-    MODEL.get_or_init(open).clone()
-}
-
-struct Bench {
-    engine: Arc<Engine>,
-    control: Arc<Control>,
-    gate: Sender<()>,
-    begun: Receiver<()>,
-}
-
-/// `gated`: each encode waits for a message.
-fn bench(gated: bool) -> Bench {
-    let (control, (gate, held), (begin, begun)) = (Arc::new(Control::default()), channel(), channel());
-    let scripted = Scripted { control: control.clone(), gate: gated.then_some(held), begun: begin };
-    let engine = Engine::with_backend(model(), Box::new(scripted));
-    wait_until(|| matches!(engine.state(), State::Ready));
-    Bench { engine, control, gate, begun }
-}
-
-fn wait_until(mut what: impl FnMut() -> bool) {
-    for _ in 0..5000 {
-        if what() {
-            return;
-        }
-        std::thread::sleep(Duration::from_millis(1));
-    }
-    panic!("did not happen within 5 s");
-}
+/// Frame value plus prompt.
+const SUM: Score = |value, ids| f32::from(value) + ids[0];
 
 fn prompts(ids: &[u32]) -> Prompts {
     ids.iter().map(|&id| vec![id]).collect()
@@ -143,7 +36,7 @@ fn names(answers: &Answers) -> Vec<usize> {
 
 #[test]
 fn logits_come_back_in_the_order_of_the_prompts() {
-    let Bench { engine, .. } = bench(false);
+    let Bench { engine, .. } = bench(false, SUM);
     let answers = Answers::default();
     engine.stream().run(job(0, 10, &prompts(&[3, 1, 2, 1]), &answers));
     let answers = lock(&answers);
@@ -152,7 +45,7 @@ fn logits_come_back_in_the_order_of_the_prompts() {
 
 #[test]
 fn a_newer_window_takes_the_place_of_a_pending_one() {
-    let Bench { engine, gate, begun, .. } = bench(true);
+    let Bench { engine, gate, begun, .. } = bench(true, SUM);
     let (stream, p, answers) = (engine.stream(), prompts(&[1]), Answers::default());
     stream.submit(job(0, 1, &p, &answers));
     begun.recv().unwrap();
@@ -167,7 +60,7 @@ fn a_newer_window_takes_the_place_of_a_pending_one() {
 
 #[test]
 fn streams_take_turns_and_share_batches() {
-    let Bench { engine, control, gate, begun } = bench(true);
+    let Bench { engine, control, gate, begun } = bench(true, SUM);
     let (p, answers) = (prompts(&[1]), Answers::default());
     let streams: Vec<_> = (0..6).map(|_| engine.stream()).collect();
     streams[0].submit(job(0, 1, &p, &answers));
@@ -193,7 +86,7 @@ fn streams_take_turns_and_share_batches() {
 
 #[test]
 fn a_frame_is_prepared_once_and_a_prompt_encoded_once() {
-    let Bench { engine, control, .. } = bench(false);
+    let Bench { engine, control, .. } = bench(false, SUM);
     let (a, b) = (engine.stream(), engine.stream());
     let frames: Vec<_> = (0..6).map(frame).collect();
     for start in 0..3 {
@@ -208,7 +101,7 @@ fn a_frame_is_prepared_once_and_a_prompt_encoded_once() {
 
 #[test]
 fn warmed_prompts_are_encoded_before_the_first_window() {
-    let Bench { engine, control, .. } = bench(false);
+    let Bench { engine, control, .. } = bench(false, SUM);
     let stream = engine.stream();
     stream.warm(prompts(&(0..50).collect::<Vec<_>>()));
     wait_until(|| lock(&control.texts).len() == 50);
@@ -216,7 +109,7 @@ fn warmed_prompts_are_encoded_before_the_first_window() {
 
 #[test]
 fn a_long_list_of_new_prompts_does_not_hold_up_other_streams() {
-    let Bench { engine, control, gate, begun } = bench(true);
+    let Bench { engine, control, gate, begun } = bench(true, SUM);
     let answers = Answers::default();
     let (long, short) = (engine.stream(), engine.stream());
     let few = prompts(&[1]);
@@ -234,7 +127,7 @@ fn a_long_list_of_new_prompts_does_not_hold_up_other_streams() {
 
 #[test]
 fn a_bad_window_costs_only_its_own_stream() {
-    let Bench { engine, gate, begun, .. } = bench(true);
+    let Bench { engine, gate, begun, .. } = bench(true, SUM);
     let (p, answers) = (prompts(&[1]), Answers::default());
     let streams: Vec<_> = (0..4).map(|_| engine.stream()).collect();
     streams[0].submit(job(0, 1, &p, &answers));
@@ -251,7 +144,7 @@ fn a_bad_window_costs_only_its_own_stream() {
 
 #[test]
 fn prompts_that_cannot_be_encoded_fail_their_windows_only() {
-    let Bench { engine, .. } = bench(false);
+    let Bench { engine, .. } = bench(false, SUM);
     let (a, b, answers) = (engine.stream(), engine.stream(), Answers::default());
     let bad = prompts(&[1, 666]);
     a.warm(bad.clone());
@@ -265,7 +158,7 @@ fn prompts_that_cannot_be_encoded_fail_their_windows_only() {
 
 #[test]
 fn a_worker_that_panics_fails_everything_and_hangs_nothing() {
-    let Bench { engine, control, gate, begun } = bench(true);
+    let Bench { engine, control, gate, begun } = bench(true, SUM);
     let (p, answers) = (prompts(&[1]), Answers::default());
     let (a, b) = (engine.stream(), engine.stream());
     a.submit(job(0, PANIC, &p, &answers));
@@ -286,7 +179,7 @@ fn a_worker_that_panics_fails_everything_and_hangs_nothing() {
 
 #[test]
 fn a_callback_that_panics_harms_nobody_else() {
-    let Bench { engine, .. } = bench(false);
+    let Bench { engine, .. } = bench(false, SUM);
     let (stream, p, answers) = (engine.stream(), prompts(&[1]), Answers::default());
     let done = Box::new(|_: Result<Scored, Dropped>| panic!("a callback's panic"));
     stream.run(Job { frames: vec![frame(1)], prompts: p.clone(), done });
@@ -300,7 +193,7 @@ fn while_loading_submit_is_refused_at_once_and_run_waits() {
     let load = move || {
         held.recv().unwrap();
         let (begun, _) = channel();
-        Ok(Box::new(Scripted { control: Arc::default(), gate: None, begun }) as Box<dyn Backend>)
+        Ok(Box::new(Scripted { control: Arc::default(), gate: None, begun, score: SUM }) as Box<dyn Backend>)
     };
     let engine = Engine::start(model(), Box::new(load)).unwrap();
     let states = Arc::new(Mutex::new(Vec::new()));
@@ -333,7 +226,7 @@ fn while_loading_submit_is_refused_at_once_and_run_waits() {
 
 #[test]
 fn a_cancel_wakes_a_run_whose_window_is_in_work() {
-    let Bench { engine, gate, begun, .. } = bench(true);
+    let Bench { engine, gate, begun, .. } = bench(true, SUM);
     let (stream, p, answers) = (engine.stream(), prompts(&[1]), Answers::default());
     std::thread::scope(|scope| {
         let waiting = scope.spawn(|| stream.run(job(0, 1, &p, &answers)));
@@ -376,7 +269,7 @@ fn a_load_that_fails_or_panics_answers_everybody() {
 
 #[test]
 fn dropping_a_stream_cancels_and_the_last_handle_ends_the_worker() {
-    let Bench { engine, control, gate, begun } = bench(true);
+    let Bench { engine, control, gate, begun } = bench(true, SUM);
     let (p, answers) = (prompts(&[1]), Answers::default());
     let (a, b) = (engine.stream(), engine.stream());
     a.submit(job(0, 1, &p, &answers));
@@ -395,7 +288,7 @@ fn dropping_a_stream_cancels_and_the_last_handle_ends_the_worker() {
 #[test]
 fn every_job_is_answered_exactly_once_in_any_turmoil() {
     for round in 0..20u64 {
-        let Bench { engine, .. } = bench(false);
+        let Bench { engine, .. } = bench(false, SUM);
         let counts: Arc<Vec<AtomicUsize>> = Arc::new((0..1200).map(|_| AtomicUsize::new(0)).collect());
         std::thread::scope(|scope| {
             for thread in 0..4usize {
