@@ -8,6 +8,7 @@ use crate::engine::{Engine, EngineError};
 use crate::event::{Event, GateSettings, Reason, Source, Stamp};
 use crate::image::{Image, ImageError, Roi};
 use crate::model::labels::Labels;
+use crate::preprocess::Geometry;
 use crate::score::Competition;
 
 /// What may change while playing.
@@ -23,8 +24,25 @@ pub struct Settings {
     pub background: Option<Vec<String>>,
     /// A change starts a new window.
     pub roi: Roi,
+    /// Spatial rule; `None`: the checkpoint's. A change starts a new window.
+    pub geometry: Option<Geometry>,
     /// How many labels a window report and an event list.
     pub top_k: usize,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            sample_rate: None,
+            hop: 2,
+            gate: GateSettings::default(),
+            competition: Competition::default(),
+            background: None,
+            roi: Roi::WHOLE,
+            geometry: None,
+            top_k: 5,
+        }
+    }
 }
 
 /// How `push` treats a busy engine. Set once, before the first frame.
@@ -167,6 +185,23 @@ impl Detector {
     /// End of stream: waits for the windows in flight, then ends open events. `flush` interrupts it.
     pub fn finish(&self, reason: Reason) {
         let _ = reason;
+        todo!("engine branch")
+    }
+
+    /// While `on`, no `push` waits and none completes a window: for FLUSH_START … FLUSH_STOP and for
+    /// leaving PAUSED, where a streaming thread may be on its way into `push`. Starts off.
+    pub fn interrupt(&self, on: bool) {
+        let _ = on;
+        todo!("engine branch")
+    }
+
+    /// T / sample rate: what one window covers of a stream that delivers frames fast enough.
+    pub fn window_span(&self) -> Duration {
+        todo!("engine branch")
+    }
+
+    /// max(window span, 2 s): a live stream silent for longer has stalled; call `flush(Stalled)` then.
+    pub fn stall_timeout(&self) -> Duration {
         todo!("engine branch")
     }
 

@@ -4,6 +4,9 @@ use std::time::Duration;
 
 use crate::event::GateSettings;
 
+/// Most prompts of one label set, background included.
+pub const MOST_PROMPTS: usize = 1000;
+
 /// One watched action. A label without prompts of its own is its own prompt.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Label {
