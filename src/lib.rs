@@ -1,1 +1,3 @@
-pub fn x(){}
+//! X-CLIP as GStreamer elements.
+
+pub mod scene;
