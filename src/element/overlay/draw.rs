@@ -64,6 +64,8 @@ const ACCENTS: [[u8; 3]; 8] = [
     [247, 120, 186],
 ];
 
+/// Longest label in em, where the picture is wide enough: the panel leaves the picture to be seen.
+const LABEL: f32 = 22.0;
 /// Rows of events above this number are summed up in a last line.
 const EVENTS: usize = 8;
 const SCORES: usize = 10;
@@ -183,7 +185,7 @@ fn events(content: &Content, em: f32, room: (f32, f32)) -> Option<Block> {
             row.push((format!("{}%", event.score.0), if time { time_width + gap } else { 0.0 }));
         }
         lines.push(Line {
-            label: face.fit(&event.label, room.0 - edge - columns),
+            label: face.fit(&event.label, (room.0 - edge - columns).min(LABEL * em)),
             accent: accent(&event.label),
             columns: row,
             score: Some(event.score),
@@ -214,7 +216,7 @@ fn scores(content: &Content, em: f32, room: (f32, f32)) -> Option<Block> {
         .iter()
         .take(SCORES)
         .map(|(label, score)| Line {
-            label: face.fit(label, room.0 - edge),
+            label: face.fit(label, (room.0 - edge).min(LABEL * em)),
             accent: accent(label),
             columns: vec![(format!("{}%", score.0), 0.0)],
             score: Some(*score),
