@@ -4,6 +4,7 @@ use gst::glib;
 use gstreamer as gst;
 
 pub mod meta;
+pub mod overlay;
 
 /// Registers every element, with the plugin that was loaded from libgstxclip.so.
 pub fn register(plugin: &gst::Plugin) -> Result<(), glib::BoolError> {
@@ -19,6 +20,6 @@ pub fn register_static() -> Result<(), glib::BoolError> {
 
 fn register_all(plugin: Option<&gst::Plugin>) -> Result<(), glib::BoolError> {
     meta::register();
-    let _ = plugin;
+    overlay::register(plugin)?;
     Ok(())
 }
