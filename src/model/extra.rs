@@ -2,9 +2,9 @@
 
 use serde::Deserialize;
 
-use super::ModelError;
 use super::config::Config;
 use super::preprocessor::Resize;
+use super::{ModelError, Tokenizer};
 
 /// Settings a checkpoint brings along.
 #[derive(Clone, Debug, PartialEq)]
@@ -56,6 +56,19 @@ impl Extra {
             resize: Resize::default(),
             temperature: 1.0,
             background: BACKGROUND.map(String::from).to_vec(),
+        }
+    }
+
+    /// Leaves out the bundled background prompts that are too long for a checkpoint with a short text
+    /// context; unless all are, which encoding then reports. A checkpoint's own prompts stay as they are.
+    pub(crate) fn fit_bundled_background(&mut self, tokenizer: &Tokenizer) {
+        if self.background != BACKGROUND {
+            return;
+        }
+        let fitting: Vec<String> =
+            self.background.iter().filter(|prompt| tokenizer.encode(prompt).is_ok()).cloned().collect();
+        if !fitting.is_empty() {
+            self.background = fitting;
         }
     }
 

@@ -3,9 +3,11 @@
 //! Invariant: a [`Model`] that exists is consistent. Every tensor of its configuration is present with
 //! its shape, heads divide widths, T and P agree with the position embeddings.
 
+mod clip_bpe;
 pub mod config;
 pub mod error;
 pub mod extra;
+pub mod generate;
 pub mod labels;
 pub mod layout;
 pub mod preprocessor;
@@ -19,6 +21,7 @@ use crate::preprocess::{Geometry, Rule};
 pub use config::{Config, Heads};
 pub use error::{ModelError, TensorProblem};
 pub use extra::Extra;
+pub use generate::generate;
 pub use preprocessor::Resize;
 pub use tokenizer::Tokenizer;
 pub use weights::Weights;
@@ -58,11 +61,14 @@ impl Model {
         tokenizer: fn(&Folder, &Config) -> Result<Tokenizer, ModelError>,
     ) -> Result<Self, ModelError> {
         let folder = Folder::open(source)?;
-        let missing = |problem: &str| ModelError::Folder { model: source.to_string(), problem: problem.to_string() };
+        let missing =
+            |problem: &str| ModelError::Folder { model: source.to_string(), problem: problem.to_string() };
 
         let content = folder.read("config.json")?.ok_or_else(|| {
-            missing("has no config.json; expected a checkpoint in the Hugging Face layout (config.json, \
-                     preprocessor_config.json, model.safetensors, tokenizer.json)")
+            missing(
+                "has no config.json; expected a checkpoint in the Hugging Face layout (config.json, \
+                     preprocessor_config.json, model.safetensors, tokenizer.json)",
+            )
         })?;
         let config = Config::parse(&content.file, &content, heads)?;
         let content = folder.read("preprocessor_config.json")?.ok_or_else(|| {
@@ -70,11 +76,13 @@ impl Model {
                      from where config.json came")
         })?;
         let checkpoint_rule = preprocessor::parse(&content.file, &content, &config)?;
-        let extra = match folder.read("xclip.json")? {
+        let mut extra = match folder.read("xclip.json")? {
             Some(content) => Extra::parse(&content.file, &content, &config)?,
             None => Extra::default_for(&config),
         };
         let tokenizer = tokenizer(&folder, &config)?;
+        extra.fit_bundled_background(&tokenizer);
+
         let weights = Weights::open(&folder, &config)?;
         let rule = extra.resize.apply(checkpoint_rule);
         let fingerprint = fingerprint(&config, &checkpoint_rule, &weights);
@@ -96,7 +104,9 @@ impl Model {
 
 fn fingerprint(config: &Config, rule: &Rule, weights: &Weights) -> String {
     let mut bytes = Vec::new();
-    let Config { image_size, patch_size, num_frames, vision, mit, text, vocab_size, context, projection, .. } = *config;
+    let Config {
+        image_size, patch_size, num_frames, vision, mit, text, vocab_size, context, projection, ..
+    } = *config;
     let towers = [vision, mit, text].map(|t| [t.width, t.mlp, t.layers, t.heads]);
     let sizes = [image_size, patch_size, num_frames, vocab_size, context, projection];
     let short = match rule.geometry {

@@ -5,10 +5,10 @@
 
 use tokenizers::Tokenizer as Bpe;
 
-use super::ModelError;
 use super::config::Config;
 use super::error::shown;
 use super::source::Folder;
+use super::{ModelError, clip_bpe};
 
 pub const START: &str = "<|startoftext|>";
 pub const END: &str = "<|endoftext|>";
@@ -39,10 +39,24 @@ impl Tokenizer {
     }
 
     fn find(folder: &Folder, config: &Config) -> Result<Option<Self>, ModelError> {
-        match folder.read("tokenizer.json")? {
-            Some(content) => Self::parse(&content.file, &content, config).map(Some),
-            None => Ok(None),
+        if let Some(content) = folder.read("tokenizer.json")? {
+            return Self::parse(&content.file, &content, config).map(Some);
         }
+        let (vocab, merges) = match (folder.read("vocab.json")?, folder.read("merges.txt")?) {
+            (Some(vocab), Some(merges)) => (vocab, merges),
+            (None, None) => return Ok(None),
+            (vocab, _) => {
+                let (found, missing) =
+                    if vocab.is_some() { ("vocab.json", "merges.txt") } else { ("merges.txt", "vocab.json") };
+                let problem =
+                    format!("has {found} but no {missing}: fetch it, or tokenizer.json instead of both");
+                return Err(ModelError::Folder { model: folder.label(""), problem });
+            }
+        };
+        let fault = |problem: String| ModelError::Format { file: folder.label(""), problem };
+        let text = std::str::from_utf8(&merges).map_err(|error| fault(format!("merges.txt: {error}")))?;
+        let json = clip_bpe::from_files(&vocab, text).map_err(fault)?;
+        Self::parse(&vocab.file, json.to_string().as_bytes(), config).map(Some)
     }
 
     fn parse(file: &str, json: &[u8], config: &Config) -> Result<Self, ModelError> {

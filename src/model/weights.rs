@@ -195,6 +195,11 @@ impl Weights {
     fn check(&mut self, config: &Config, problems: &mut Vec<TensorProblem>) {
         // Buffers of old transformers versions, not weights.
         self.tensors.retain(|name, _| !name.ends_with(".position_ids"));
+        // A scalar that passed through numpy comes back as [1].
+        if let Some(scale) = self.tensors.get_mut("logit_scale").filter(|stored| stored.shape == [1]) {
+            scale.shape.clear();
+            scale.strides = None;
+        }
         let mut extra: BTreeMap<&str, &Stored> = self.tensors.iter().map(|(n, s)| (n.as_str(), s)).collect();
         for layout::Expected { name, shape } in layout::tensors(config) {
             let Some(stored) = extra.remove(name.as_str()) else {
