@@ -21,6 +21,7 @@ enum Command {
     #[cfg(feature = "gst")]
     Detect(command::detect::Detect),
     Doctor(command::doctor::Doctor),
+    Scene(command::scene::Scene),
 }
 
 fn main() -> ExitCode {
@@ -30,6 +31,7 @@ fn main() -> ExitCode {
         #[cfg(feature = "gst")]
         Command::Detect(detect) => detect.run(),
         Command::Doctor(doctor) => doctor.run(),
+        Command::Scene(scene) => scene.run(),
     };
     match verdict {
         Ok(Verdict::Pass) => ExitCode::SUCCESS,

@@ -8,7 +8,11 @@ use std::path::PathBuf;
 #[cfg(feature = "gst")]
 pub mod detect;
 pub mod doctor;
+pub mod matching;
 pub mod packages;
+#[cfg(feature = "gst")]
+pub mod recorder;
+pub mod scene;
 pub mod table;
 
 /// Printed under `xclipd --help`.
@@ -39,6 +43,8 @@ pub enum CommandError {
     /// Something the user named cannot be used.
     #[error("{subject}: {problem}{}{mend}", if mend.is_empty() { "" } else { "; " })]
     Unusable { subject: String, problem: String, mend: String },
+    #[error("{}: {source}", path.display())]
+    Script { path: PathBuf, source: crate::scene::ScriptError },
     #[cfg(feature = "gst")]
     #[error("GStreamer: {0}; `xclipd doctor` tells what is missing")]
     GStreamer(#[from] gstreamer::glib::BoolError),
@@ -59,6 +65,14 @@ pub fn start_log(verbose: u8) {
     let level = ["warn", "gstxclip=info,warn", "gstxclip=debug,info", "trace"][usize::from(verbose.min(3))];
     let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| level.into());
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_target(false).init();
+}
+
+/// A finished write to stdout; a reader who has had enough is not an error.
+pub(crate) fn closed_is_fine(written: io::Result<()>) -> Result<(), CommandError> {
+    match written {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(CommandError::Stdout(error)),
+        _ => Ok(()),
+    }
 }
 
 /// Starts GStreamer and registers our elements in this process; no plugin path is needed.

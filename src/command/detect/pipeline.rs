@@ -1,14 +1,13 @@
 //! INPUT → decode → `xclipdetect` → (overlay → encode → file).
 
-use std::path::Path;
-
 use gst::glib;
 use gst::prelude::*;
 use gstreamer as gst;
 
 use super::Detect;
 use super::input::Input;
-use crate::command::{CommandError, packages};
+use crate::command::CommandError;
+use crate::command::recorder::{make, recorder};
 
 /// The elements that the run talks to.
 pub struct Built {
@@ -33,7 +32,11 @@ pub fn build(arguments: &Detect, input: &Input) -> Result<Built, CommandError> {
     add_source(&pipeline, input, &convert)?;
 
     let tail = match &arguments.annotate {
-        Some(path) => recorder(path, input)?,
+        // The queue lets drawing and encoding use another core.
+        Some(path) => [make("queue", &[])?, make("xclipoverlay", &[])?]
+            .into_iter()
+            .chain(recorder(path, input.is_live())?)
+            .collect(),
         None => vec![make("fakesink", &[("sync", &false), ("enable-last-sample", &false)])?],
     };
     pipeline.add_many(&tail)?;
@@ -45,23 +48,6 @@ pub fn build(arguments: &Detect, input: &Input) -> Result<Built, CommandError> {
     detect.link_pads(Some("events"), &sink, Some("sink"))?;
     let events = sink.static_pad("sink").expect("a sink has a sink pad");
     Ok(Built { pipeline, detect, tail, events })
-}
-
-/// Properties in the form that [`make`] takes them.
-type Properties<'a> = &'a [(&'a str, &'a dyn ToValue)];
-
-fn make(factory: &str, properties: Properties<'_>) -> Result<gst::Element, CommandError> {
-    let element = gst::ElementFactory::make(factory).build().map_err(|_| {
-        CommandError::unusable(
-            format!("element `{factory}`"),
-            "GStreamer does not have it",
-            packages::mend(factory),
-        )
-    })?;
-    for (name, value) in properties {
-        element.set_property(name, value.to_value());
-    }
-    Ok(element)
 }
 
 fn detector(arguments: &Detect, input: &Input) -> Result<gst::Element, CommandError> {
@@ -202,38 +188,4 @@ fn add_camera(pipeline: &gst::Pipeline, address: &str, convert: &gst::Element) -
         }
     });
     Ok(())
-}
-
-/// Draws open events and writes a file; the queue lets drawing and encoding use the other core.
-fn recorder(path: &Path, input: &Input) -> Result<Vec<gst::Element>, CommandError> {
-    let muxer = match path.extension().and_then(|extension| extension.to_str()) {
-        Some("mp4" | "m4v" | "mov") => make("mp4mux", &[])?,
-        Some("mkv") => make("matroskamux", &[])?,
-        _ => {
-            return Err(CommandError::unusable(
-                path.display().to_string(),
-                "unknown kind of video file",
-                "use .mp4 or .mkv",
-            ));
-        }
-    };
-    let encoder = make("x264enc", &[])?;
-    encoder.set_property_from_str("speed-preset", "veryfast");
-    encoder.set_property_from_str("pass", "qual");
-    encoder.set_property("quantizer", 23u32);
-    if input.is_live() {
-        encoder.set_property_from_str("tune", "zerolatency");
-    }
-    // Players decode nothing but 4:2:0 reliably.
-    let caps = gst::Caps::builder("video/x-raw").field("format", "I420").build();
-    Ok(vec![
-        make("queue", &[])?,
-        make("xclipoverlay", &[])?,
-        make("videoconvert", &[])?,
-        make("capsfilter", &[("caps", &caps)])?,
-        encoder,
-        make("h264parse", &[])?,
-        muxer,
-        make("filesink", &[("location", &path.display().to_string()), ("sync", &false)])?,
-    ])
 }

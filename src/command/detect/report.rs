@@ -7,44 +7,23 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use serde::Deserialize;
 
 use super::Format;
 use crate::command::CommandError;
 use crate::command::table::{Align, Table, clock};
+use crate::event::Phase;
+use crate::event::json::{Record, StampRecord};
 
-/// What of an event's JSON line is shown.
-#[derive(Deserialize)]
-#[serde(rename_all = "kebab-case")]
-struct Line {
-    phase: String,
-    reason: String,
-    label: String,
-    score: f64,
-    peak: f64,
-    start: Time,
-    end: Option<Time>,
+/// Position in the stream; for cameras the time of day.
+fn shown(stamp: &StampRecord, live: bool) -> String {
+    match &stamp.utc {
+        Some(utc) if live => utc.clone(),
+        _ => clock(seconds(stamp)),
+    }
 }
 
-#[derive(Deserialize)]
-struct Time {
-    #[serde(rename = "stream-time")]
-    stream: u64,
-    utc: Option<String>,
-}
-
-impl Time {
-    fn seconds(&self) -> f64 {
-        self.stream as f64 / 1e9
-    }
-
-    /// Position in the stream; for cameras the time of day.
-    fn shown(&self, live: bool) -> String {
-        match (&self.utc, live) {
-            (Some(utc), true) => utc.clone(),
-            _ => clock(self.seconds()),
-        }
-    }
+fn seconds(stamp: &StampRecord) -> f64 {
+    stamp.stream_time as f64 / 1e9
 }
 
 #[derive(Default)]
@@ -92,7 +71,7 @@ impl Report {
 
     /// One event as a JSON line, without its newline. Written at once.
     pub fn event(&mut self, json: &str) {
-        match serde_json::from_str::<Line>(json) {
+        match serde_json::from_str::<Record>(json) {
             Ok(line) => self.count(json, &line),
             Err(error) => tracing::error!("an event that cannot be read ({error}): {json}"),
         }
@@ -104,31 +83,29 @@ impl Report {
         }
     }
 
-    fn count(&mut self, json: &str, line: &Line) {
+    fn count(&mut self, json: &str, line: &Record) {
         let tally = self.tallies.entry(line.label.clone()).or_default();
-        tally.peak = tally.peak.max(line.peak);
-        if line.phase == "start" {
+        tally.peak = tally.peak.max(line.peak.into());
+        if line.phase == Phase::Start {
             tally.events += 1;
         }
-        let mut shown = None;
         if let Some(end) = &line.end {
-            let seconds = (end.seconds() - line.start.seconds()).max(0.0);
-            tally.seconds += seconds;
-            tally.longest = tally.longest.max(seconds);
-            shown = Some(end);
+            let lasted = (seconds(end) - seconds(&line.start)).max(0.0);
+            tally.seconds += lasted;
+            tally.longest = tally.longest.max(lasted);
         }
-        let text = match (self.format, shown) {
+        let text = match (self.format, &line.end) {
             (Format::Ndjson, _) => json.to_string(),
             (Format::Table, Some(end)) => format!(
                 "{}  end    {} (from {}, {}, peak {:.2})",
-                end.shown(self.live),
+                shown(end, self.live),
                 line.label,
-                line.start.shown(self.live),
-                line.reason,
+                shown(&line.start, self.live),
+                reason(line.reason),
                 line.peak
             ),
-            (Format::Table, None) if line.phase == "start" => {
-                format!("{}  start  {} ({:.2})", line.start.shown(self.live), line.label, line.score)
+            (Format::Table, None) if line.phase == Phase::Start => {
+                format!("{}  start  {} ({:.2})", shown(&line.start, self.live), line.label, line.score)
             }
             (Format::Table, None) => return,
         };
