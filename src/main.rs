@@ -76,7 +76,8 @@ fn scene(args: &SceneArgs) -> anyhow::Result<()> {
             if path.as_os_str() == "-" {
                 std::io::stdin().read_to_string(&mut text)?;
             } else {
-                text = std::fs::read_to_string(path).with_context(|| format!("reading {}", path.display()))?;
+                text =
+                    std::fs::read_to_string(path).with_context(|| format!("reading {}", path.display()))?;
             }
             let script = Script::parse(&text)?;
             write_stream(&mut out, &script, args.width.unwrap_or(args.size), args.size, args.rate)
