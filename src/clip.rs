@@ -177,6 +177,11 @@ impl<F: Clone> Window<F> {
         Some(self.frames.iter().cloned().collect())
     }
 
+    /// T
+    pub fn length(&self) -> usize {
+        self.length
+    }
+
     /// The newest frame held.
     pub fn newest(&self) -> Option<&F> {
         self.frames.back()

@@ -138,7 +138,7 @@ impl Engine {
         let model = Arc::new(Model::open(&spec.model, spec.heads)?);
         let load = {
             let (model, spec) = (model.clone(), spec.clone());
-            move || Ok(crate::backend::open(model, spec.device, spec.precision, spec.threads)?)
+            move || Ok(crate::backend::open(&model, spec.device, spec.precision, spec.threads)?)
         };
         let engine = Self::start(model, Box::new(load))?;
         let known = Known {

@@ -192,7 +192,7 @@ impl Queue {
             drop(inner);
             return new.answer(Err(why));
         }
-        let old = inner.slots.get_mut(&id).and_then(|slot| slot.pending.replace(new));
+        let old = inner.slots.entry(id).or_default().pending.replace(new);
         drop(inner);
         self.wake.notify_all();
         if let Some(old) = old {

@@ -72,16 +72,15 @@ impl Worker {
         if missing.is_empty() {
             return;
         }
-        match self.backend.encode_text(&missing) {
-            Ok(features) if features.len() == missing.len() => {
+        let encoded = self.backend.encode_text(&missing).and_then(|features| {
+            expect("text features", missing.len(), features.len())?;
+            Ok(features)
+        });
+        match encoded {
+            Ok(features) => {
                 for (prompt, features) in missing.into_iter().zip(features) {
                     self.texts.insert(prompt, features);
                 }
-            }
-            Ok(features) => {
-                let (expected, found) = (missing.len().to_string(), features.len().to_string());
-                let error = BackendError::Shape { what: "text features", expected, found };
-                self.queue.fail_texts(prompts, Arc::new(error.into()));
             }
             Err(error) => self.queue.fail_texts(prompts, Arc::new(error.into())),
         }
@@ -148,5 +147,5 @@ fn expect(what: &'static str, expected: usize, found: usize) -> Result<(), Backe
     if expected == found {
         return Ok(());
     }
-    Err(BackendError::Shape { what, expected: expected.to_string(), found: found.to_string() })
+    Err(BackendError::Shape { what: what.into(), expected: expected.to_string(), found: found.to_string() })
 }
