@@ -86,7 +86,9 @@ pub enum LabelError {
     Prompt { whose: String, source: Box<ModelError> },
     #[error("label `{label}`: {source}")]
     Gate { label: String, source: GateError },
-    #[error("background must not be empty with competition=background: give prompts, or use competition=labels")]
+    #[error(
+        "background must not be empty with competition=background: give prompts, or use competition=labels"
+    )]
     NoBackground,
 }
 

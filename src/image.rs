@@ -76,9 +76,13 @@ pub enum ImageError {
     Size { width: u32, height: u32 },
     #[error("{format:?} has {expected} planes, the buffer has {found}")]
     PlaneCount { format: PixelFormat, expected: usize, found: usize },
-    #[error("plane {plane} of a {format:?} {width}×{height} picture: stride {found} is below the row's {expected} bytes")]
+    #[error(
+        "plane {plane} of a {format:?} {width}×{height} picture: stride {found} is below the row's {expected} bytes"
+    )]
     Stride { format: PixelFormat, plane: usize, width: u32, height: u32, expected: usize, found: usize },
-    #[error("plane {plane} of a {format:?} {width}×{height} picture: needs {expected} bytes, the buffer has {found}")]
+    #[error(
+        "plane {plane} of a {format:?} {width}×{height} picture: needs {expected} bytes, the buffer has {found}"
+    )]
     PlaneSize { format: PixelFormat, plane: usize, width: u32, height: u32, expected: usize, found: usize },
     #[error("roi x={x} y={y} w={w} h={h} must be fractions with w, h > 0 inside the picture")]
     Roi { x: String, y: String, w: String, h: String },
@@ -116,7 +120,14 @@ impl<'a> Image<'a> {
         let mut own = [Plane { data: &[], stride: 0 }; 3];
         for (plane, (given, (row, rows))) in planes.iter().zip(layout).enumerate() {
             if given.stride < row {
-                return Err(ImageError::Stride { format, plane, width, height, expected: row, found: given.stride });
+                return Err(ImageError::Stride {
+                    format,
+                    plane,
+                    width,
+                    height,
+                    expected: row,
+                    found: given.stride,
+                });
             }
             let expected = given.stride * (rows - 1) + row;
             if given.data.len() < expected {

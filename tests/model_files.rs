@@ -51,9 +51,16 @@ fn assert_recipe_matches(config: &[u8], check: &[u8]) {
     let config = Config::parse("config.json", config, Heads::Hf).unwrap();
     let mut check: serde_json::Map<String, serde_json::Value> = serde_json::from_slice(check).unwrap();
     for expected in layout::tensors(&config) {
-        let known = check.remove(&expected.name).unwrap_or_else(|| panic!("{} is not in the reference", expected.name));
+        let known = check
+            .remove(&expected.name)
+            .unwrap_or_else(|| panic!("{} is not in the reference", expected.name));
         let shape: Vec<usize> = serde_json::from_value(known[0].clone()).unwrap();
-        assert_eq!(shape.iter().product::<usize>(), expected.shape.iter().product::<usize>(), "{}", expected.name);
+        assert_eq!(
+            shape.iter().product::<usize>(),
+            expected.shape.iter().product::<usize>(),
+            "{}",
+            expected.name
+        );
         let values = recipe::tensor(&expected.name, &expected.shape);
         assert_eq!(values[0] as f64, known[1].as_f64().unwrap(), "{}", expected.name);
         assert_eq!(*values.last().unwrap() as f64, known[2].as_f64().unwrap(), "{}", expected.name);

@@ -63,7 +63,8 @@ impl Matching {
             }
         }
         pairs.sort_by_key(|(t, ..)| *t);
-        let mut delays: Vec<f64> = pairs.iter().map(|&(t, e, _)| events[e].detected - truth[t].start).collect();
+        let mut delays: Vec<f64> =
+            pairs.iter().map(|&(t, e, _)| events[e].detected - truth[t].start).collect();
         delays.sort_by(f64::total_cmp);
         let positions = |left: Vec<bool>| (0..left.len()).filter(|&i| left[i]).collect();
         Self { pairs, missed: positions(missed), spurious: positions(spurious), delays }
@@ -161,7 +162,8 @@ mod tests {
     #[test]
     fn each_truth_takes_one_event_of_its_label_the_best_first() {
         let truth = [span("a", 0.0, 4.0), span("b", 0.0, 4.0), span("a", 10.0, 12.0)];
-        let events = [event("a", 2.0, 6.0), event("a", 0.5, 4.0), event("b", 3.5, 9.0), event("a", 10.0, 12.0)];
+        let events =
+            [event("a", 2.0, 6.0), event("a", 0.5, 4.0), event("b", 3.5, 9.0), event("a", 10.0, 12.0)];
         let matching = Matching::new(&truth, &events, 0.3);
         assert_eq!(matching.pairs.iter().map(|p| (p.0, p.1)).collect::<Vec<_>>(), [(0, 1), (2, 3)]);
         assert_eq!((matching.missed.as_slice(), matching.spurious.as_slice()), (&[1][..], &[0, 2][..]));

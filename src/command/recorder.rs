@@ -1,6 +1,7 @@
 //! Elements by name, and the end of a pipeline that writes a video file.
 
 use std::path::Path;
+use std::time::Duration;
 
 use gst::prelude::*;
 use gstreamer as gst;
@@ -52,4 +53,38 @@ pub fn recorder(path: &Path, live: bool) -> Result<Vec<gst::Element>, CommandErr
         muxer,
         make("filesink", &[("location", &path.display().to_string()), ("sync", &false)])?,
     ])
+}
+
+/// Plays a pipeline to its end and stops it; `progress` hears the position every tenth of a second.
+///
+/// # Errors
+/// The pipeline's first error, as one about `subject`.
+pub fn run_to_end(
+    pipeline: &gst::Pipeline,
+    subject: &str,
+    mut progress: impl FnMut(Duration),
+) -> Result<(), CommandError> {
+    let bus = pipeline.bus().expect("a pipeline has a bus");
+    let started = pipeline.set_state(gst::State::Playing);
+    let result = loop {
+        let message = bus.timed_pop_filtered(
+            gst::ClockTime::from_mseconds(100),
+            &[gst::MessageType::Eos, gst::MessageType::Error],
+        );
+        match message.as_ref().map(|message| message.view()) {
+            Some(gst::MessageView::Error(error)) => {
+                break Err(CommandError::unusable(subject, error.error().message(), ""));
+            }
+            Some(_) => break Ok(()),
+            None if started.is_err() => {
+                break Err(CommandError::unusable(subject, "the pipeline does not start", ""));
+            }
+            None => {
+                let position = pipeline.query_position::<gst::ClockTime>();
+                progress(position.map(Duration::from).unwrap_or_default());
+            }
+        }
+    };
+    let _ = pipeline.set_state(gst::State::Null);
+    result
 }

@@ -2,10 +2,9 @@
 
 use std::io::{self, BufWriter, Read, Write};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use super::{CommandError, Verdict, closed_is_fine};
-use crate::scene::{Action, ClipOptions, Look, RawOptions, Script, write_clips, write_stream};
+use crate::scene::{Action, ClipOptions, RawOptions, Script, write_clips, write_stream};
 
 /// Draw scripted scenes: a video with its truth, or raw clips for training
 #[derive(clap::Args, Clone, Debug)]
@@ -130,24 +129,30 @@ impl Scene {
 
     /// The script that the user gave, with the seed that the user gave.
     fn script(&self) -> Result<Option<Script>, CommandError> {
-        self.script.as_deref().map(|path| read_script(path, self.seed)).transpose()
+        let Some(path) = &self.script else { return Ok(None) };
+        Ok(Some(parse(path, &read_script(path, self.seed)?)?))
     }
 
     #[cfg(feature = "gst")]
     fn record(&self, out: &Path) -> Result<Verdict, CommandError> {
-        let script = self.script()?.unwrap_or_else(|| made_up(self.seed.unwrap_or(0), self.duration));
+        let (path, text) = match &self.script {
+            Some(path) => (path.as_path(), read_script(path, self.seed)?),
+            None => (Path::new("script"), made_up(self.seed.unwrap_or(0), self.duration)),
+        };
+        let script = parse(path, &text)?;
         if let Some(path) = &self.truth {
             write_truth(path, &script)?;
         }
         let height = self.size.unwrap_or(360);
-        let width = self.width.unwrap_or(height * 16 / 9);
-        record::video(&script, out, [width, height], self.rate.unwrap_or(25.0))?;
+        // Encoders want even sides.
+        let width = self.width.unwrap_or((height * 16 / 9).next_multiple_of(2));
+        record(&text, &script, out, [width, height], self.rate.unwrap_or(25.0))?;
         Ok(Verdict::Pass)
     }
 }
 
-/// Reads a script; `-` is stdin. `seed` replaces the script's own.
-pub fn read_script(path: &Path, seed: Option<u64>) -> Result<Script, CommandError> {
+/// The text of a script; `-` is stdin. `seed` replaces the script's own.
+pub fn read_script(path: &Path, seed: Option<u64>) -> Result<String, CommandError> {
     let io = |source| CommandError::Io { path: path.to_path_buf(), source };
     let text = if path.as_os_str() == "-" {
         let mut text = String::new();
@@ -156,17 +161,55 @@ pub fn read_script(path: &Path, seed: Option<u64>) -> Result<Script, CommandErro
     } else {
         std::fs::read_to_string(path).map_err(io)?
     };
-    let mut script = Script::parse(&text)
-        .map_err(|source| CommandError::Script { path: path.to_path_buf(), source })?;
-    if let Some(seed) = seed {
-        script.seed = seed;
+    let Some(seed) = seed else { return Ok(text) };
+    // A made-up script follows from its seed as a whole, so the seed goes into the text. JSON is YAML.
+    match serde_saphyr::from_str::<serde_json::Map<String, serde_json::Value>>(&text) {
+        Ok(mut script) => {
+            script.insert("seed".into(), seed.into());
+            Ok(serde_json::Value::Object(script).to_string())
+        }
+        // What is wrong with it is for the script's own parser to say.
+        Err(_) => Ok(text),
     }
-    Ok(script)
 }
 
-/// A script of all actions on a plain background.
-pub fn made_up(seed: u64, seconds: f64) -> Script {
-    Script::random(seed, Duration::from_secs_f64(seconds), &Action::ALL, Look::Plain)
+fn parse(path: &Path, text: &str) -> Result<Script, CommandError> {
+    Script::parse(text).map_err(|source| CommandError::Script { path: path.to_path_buf(), source })
+}
+
+/// The text of a script of all actions on a plain background.
+pub fn made_up(seed: u64, seconds: f64) -> String {
+    let actions = Action::ALL.map(Action::label);
+    serde_json::json!({"seed": seed, "duration": seconds, "random": actions}).to_string()
+}
+
+/// Draws and encodes with the elements that a user would take.
+#[cfg(feature = "gst")]
+fn record(text: &str, script: &Script, out: &Path, size: [u32; 2], rate: f64) -> Result<(), CommandError> {
+    use gst::prelude::*;
+    use gstreamer as gst;
+
+    use super::recorder::{make, recorder, run_to_end};
+
+    super::start_gstreamer()?;
+    let rate = gst::Fraction::approximate_f64(rate).unwrap_or(gst::Fraction::new(25, 1));
+    let caps = gst::Caps::builder("video/x-raw")
+        .field("width", size[0] as i32)
+        .field("height", size[1] as i32)
+        .field("framerate", rate)
+        .build();
+    let pipeline = gst::Pipeline::new();
+    let mut elements =
+        vec![make("xclipscenesrc", &[("script", &text)])?, make("capsfilter", &[("caps", &caps)])?];
+    elements.extend(recorder(out, false)?);
+    pipeline.add_many(&elements)?;
+    gst::Element::link_many(&elements)?;
+    let bar = indicatif::ProgressBar::new(script.duration.as_millis() as u64);
+    run_to_end(&pipeline, &out.display().to_string(), |position| {
+        bar.set_position(position.as_millis() as u64)
+    })?;
+    bar.finish_and_clear();
+    Ok(())
 }
 
 /// One JSON line per truth: label, start, end (seconds of the stream), actor, colour.

@@ -22,6 +22,11 @@ fn shown(stamp: &StampRecord, live: bool) -> String {
     }
 }
 
+/// An enum as its JSON says it, without quotes.
+fn word(value: &impl serde::Serialize) -> String {
+    serde_json::to_string(value).unwrap_or_default().trim_matches('"').to_string()
+}
+
 fn seconds(stamp: &StampRecord) -> f64 {
     stamp.stream_time as f64 / 1e9
 }
@@ -101,7 +106,7 @@ impl Report {
                 shown(end, self.live),
                 line.label,
                 shown(&line.start, self.live),
-                reason(line.reason),
+                word(&line.reason),
                 line.peak
             ),
             (Format::Table, None) if line.phase == Phase::Start => {
