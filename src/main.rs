@@ -22,6 +22,9 @@ enum Command {
     Detect(command::detect::Detect),
     Doctor(command::doctor::Doctor),
     Scene(command::scene::Scene),
+    Eval(command::eval::Eval),
+    Verify(command::checkpoint::Verify),
+    GenerateWeights(command::checkpoint::GenerateWeights),
 }
 
 fn main() -> ExitCode {
@@ -32,6 +35,9 @@ fn main() -> ExitCode {
         Command::Detect(detect) => detect.run(),
         Command::Doctor(doctor) => doctor.run(),
         Command::Scene(scene) => scene.run(),
+        Command::Eval(eval) => eval.run(),
+        Command::Verify(verify) => verify.run(),
+        Command::GenerateWeights(generate) => generate.run(),
     };
     match verdict {
         Ok(Verdict::Pass) => ExitCode::SUCCESS,

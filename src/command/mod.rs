@@ -5,9 +5,11 @@
 use std::io;
 use std::path::PathBuf;
 
+pub mod checkpoint;
 #[cfg(feature = "gst")]
 pub mod detect;
 pub mod doctor;
+pub mod eval;
 pub mod matching;
 pub mod packages;
 #[cfg(feature = "gst")]
@@ -46,6 +48,16 @@ pub enum CommandError {
     Unusable { subject: String, problem: String, mend: String },
     #[error("{}: {source}", path.display())]
     Script { path: PathBuf, source: crate::scene::ScriptError },
+    #[error(transparent)]
+    Model(#[from] crate::model::ModelError),
+    #[error(transparent)]
+    Backend(#[from] crate::backend::BackendError),
+    #[error(transparent)]
+    Engine(#[from] crate::engine::EngineError),
+    #[error(transparent)]
+    Detector(#[from] crate::detector::DetectorError),
+    #[error("{0:#}")]
+    Other(anyhow::Error),
     #[cfg(feature = "gst")]
     #[error("GStreamer: {0}; `xclipd doctor` tells what is missing")]
     GStreamer(#[from] gstreamer::glib::BoolError),
