@@ -86,3 +86,23 @@ fn recipe_equals_the_reference_for_every_tensor_of_base_patch32() {
         include_bytes!("golden/base-patch32/weights_check.json"),
     );
 }
+
+#[test]
+fn the_bundled_model_opens_from_the_binary_alone() {
+    // Cargo runs tests in the package's folder; `demo` must not depend on it.
+    std::env::set_current_dir(std::env::temp_dir()).unwrap();
+    let model = Model::open("demo", Heads::Hf).unwrap();
+    assert_eq!(model.name, "demo");
+    for expected in layout::tensors(&model.config) {
+        assert_eq!(
+            model.weights.tensor(&expected.name).unwrap().len(),
+            expected.shape.iter().product::<usize>()
+        );
+    }
+    assert_eq!(model.extra.sample_rate, (4, 1));
+    for prompt in &model.extra.background {
+        model.tokenizer.encode(prompt).unwrap();
+        assert_eq!(model.tokenizer.unknown_words(prompt), Vec::<String>::new(), "{prompt}");
+    }
+    assert_eq!(model.tokenizer.unknown_words("A person walking: Zeppelin! zeppelin's"), ["zeppelin"]);
+}

@@ -124,9 +124,10 @@ impl Hysteresis {
         score
     }
 
-    fn cooling(&self, start: Duration) -> bool {
+    /// Whether an event from `start` on, seen at `now`, would overlap the last one or its cooldown.
+    fn cooling(&self, start: Duration, now: Duration) -> bool {
         // An end in the future belongs to a time line that was left; it holds nothing back.
-        self.ended.is_some_and(|end| start >= end && start - end < self.settings.cooldown)
+        self.ended.is_some_and(|end| now >= end && start < end + self.settings.cooldown)
     }
 
     /// Takes a window's probability (0..1). Windows come in order of time. `id` makes the id of an
@@ -162,7 +163,7 @@ impl Hysteresis {
             State::Rising { start, since, peak } => (start, since, peak.max(score)),
             _ => {
                 let start = window.middle();
-                if self.cooling(start.stream_time) {
+                if self.cooling(start.stream_time, now) {
                     return None;
                 }
                 (start, now, score)
@@ -189,5 +190,218 @@ impl Hysteresis {
         let end = if last.stream_time < open.start.stream_time { open.start } else { last };
         self.ended = Some(end.stream_time);
         Some(open.step(Phase::End, reason, score, Some(end)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn stamp(ms: u64) -> Stamp {
+        let t = Duration::from_millis(ms);
+        Stamp { timestamp: t, stream_time: t, running_time: t, utc: None }
+    }
+
+    /// A 2 s window that ends at `ms`.
+    fn window(ms: u64) -> Span {
+        Span { first: stamp(ms - 2000), last: stamp(ms) }
+    }
+
+    fn plain() -> GateSettings {
+        let zero = Duration::ZERO;
+        let base = GateSettings::default();
+        GateSettings { smoothing: zero, min_duration_off: zero, cooldown: zero, ..base }
+    }
+
+    /// One window each 500 ms from 2 s on: what each probability brought.
+    fn steps(gate: &mut Hysteresis, probabilities: &[f32]) -> Vec<(u64, Step)> {
+        let times = (0..).map(|i| 2000 + 500 * i);
+        let one = |(ms, &p)| Some((ms, gate.observe(&window(ms), p, Uuid::now_v7)?));
+        times.zip(probabilities).filter_map(one).collect()
+    }
+
+    fn ms(stamp: Stamp) -> u128 {
+        stamp.stream_time.as_millis()
+    }
+
+    #[test]
+    fn event_starts_in_the_middle_of_the_first_window_over_onset() {
+        let found = steps(&mut Hysteresis::new(plain()), &[0.1, 0.59, 0.6]);
+        let [(at, step)] = &found[..] else { panic!("{found:?}") };
+        assert_eq!((*at, step.phase, step.reason, step.seq), (3000, Phase::Start, Reason::Onset, 1));
+        assert_eq!((ms(step.start), ms(step.detected)), (2000, 3000));
+        assert_eq!(step.id.get_version_num(), 7);
+    }
+
+    #[test]
+    fn event_ends_only_below_offset_in_the_middle_of_the_first_window_below() {
+        let settings = GateSettings { min_duration_off: Duration::from_millis(1000), ..plain() };
+        let found = steps(&mut Hysteresis::new(settings), &[0.9, 0.5, 0.4, 0.39, 0.39, 0.39, 0.39]);
+        let [(_, start), (at, end)] = &found[..] else { panic!("{found:?}") };
+        assert_eq!((start.phase, end.phase, end.reason), (Phase::Start, Phase::End, Reason::Offset));
+        assert_eq!((*at, end.end.map(ms)), (4500, Some(2500)), "told after 1 s below, dated to its begin");
+        assert_eq!((start.id, end.seq), (end.id, 2));
+    }
+
+    #[test]
+    fn a_dip_shorter_than_min_duration_off_is_merged() {
+        let settings = GateSettings { min_duration_off: Duration::from_millis(1000), ..plain() };
+        let found = steps(&mut Hysteresis::new(settings), &[0.9, 0.1, 0.1, 0.5, 0.1, 0.1, 0.9]);
+        assert_eq!(found.len(), 1, "{found:?}");
+    }
+
+    #[test]
+    fn an_event_confirmed_late_still_starts_at_the_first_window_over_onset() {
+        let settings = GateSettings { min_duration_on: Duration::from_millis(1000), ..plain() };
+        let found = steps(&mut Hysteresis::new(settings), &[0.9, 0.9, 0.1, 0.7, 0.9, 0.8]);
+        let [(at, step)] = &found[..] else { panic!("{found:?}") };
+        assert_eq!((*at, ms(step.start), ms(step.detected)), (4500, 2500, 4500), "the first rise was too short");
+        assert_eq!(step.peak, 0.9);
+    }
+
+    #[test]
+    fn smoothing_goes_by_time_and_begins_at_the_first_value() {
+        let settings = GateSettings { smoothing: Duration::from_millis(500), ..plain() };
+        let mut gate = Hysteresis::new(settings);
+        gate.observe(&window(2000), 0.2, Uuid::now_v7);
+        assert_eq!(gate.score(), 0.2);
+        gate.observe(&window(2500), 0.5, Uuid::now_v7);
+        let once = 0.5 - 0.3 * (-1f32).exp();
+        assert!((gate.score() - once).abs() < 1e-6);
+        // Two windows half as far apart come to the same.
+        let mut dense = Hysteresis::new(settings);
+        for at in [2000, 2250, 2500] {
+            dense.observe(&window(at), if at == 2000 { 0.2 } else { 0.5 }, Uuid::now_v7);
+        }
+        assert!((dense.score() - once).abs() < 1e-6);
+    }
+
+    #[test]
+    fn updates_tell_a_changed_peak_at_most_once_a_second() {
+        let found = steps(&mut Hysteresis::new(plain()), &[0.6, 0.7, 0.8, 0.8, 0.85, 0.805, 0.805, 0.855, 0.855]);
+        let seen: Vec<_> = found.iter().map(|(at, step)| (*at, step.seq, step.peak)).collect();
+        assert_eq!(seen, [(2000, 1, 0.6), (3000, 2, 0.8), (4000, 3, 0.85)]);
+        assert!(found[1..].iter().all(|(_, s)| s.phase == Phase::Update && s.reason == Reason::Peak));
+    }
+
+    #[test]
+    fn cooldown_counts_from_the_end_of_an_event_that_was_sent() {
+        let cooldown = Duration::from_millis(2000);
+        let settings = GateSettings { cooldown, min_duration_on: Duration::from_millis(500), ..plain() };
+        // A rise too short to be sent costs no cooldown; the event at 3000 ends at 3500 (middle 3000).
+        let p = [0.9, 0.0, 0.9, 0.9, 0.0, 0.9, 0.9, 0.9, 0.9, 0.9, 0.9];
+        let found = steps(&mut Hysteresis::new(settings), &p);
+        let seen: Vec<_> = found.iter().map(|(at, s)| (*at, s.phase, ms(s.start))).collect();
+        let first = ms(found[1].1.end.unwrap());
+        assert_eq!(first, 3000);
+        assert_eq!(
+            seen,
+            [(3500, Phase::Start, 2000), (4000, Phase::End, 2000), (6500, Phase::Start, 5000)],
+            "the next start lies 2 s after the end"
+        );
+    }
+
+    #[test]
+    fn closing_ends_at_the_last_frame_seen_and_drops_a_rise_unsent() {
+        let mut gate = Hysteresis::new(plain());
+        steps(&mut gate, &[0.9]);
+        let end = gate.close(stamp(2700), Reason::Eos).unwrap();
+        assert_eq!((end.phase, end.reason, end.end.map(ms)), (Phase::End, Reason::Eos, Some(2700)));
+        assert_eq!(gate.close(stamp(2800), Reason::Eos), None, "once");
+        let settings = GateSettings { min_duration_on: Duration::from_secs(5), ..plain() };
+        let mut gate = Hysteresis::new(settings);
+        steps(&mut gate, &[0.9, 0.9]);
+        assert_eq!(gate.close(stamp(2700), Reason::Flush), None, "no end without a start");
+    }
+
+    #[test]
+    fn an_end_on_a_time_line_that_was_left_holds_no_start_back() {
+        let settings = GateSettings { cooldown: Duration::from_secs(60), ..plain() };
+        let mut gate = Hysteresis::new(settings);
+        gate.observe(&window(500_000), 0.9, Uuid::now_v7);
+        gate.close(stamp(500_000), Reason::Flush);
+        assert!(gate.observe(&window(3000), 0.9, Uuid::now_v7).is_some());
+    }
+
+    #[derive(Clone, Debug)]
+    enum Act {
+        Score(f32),
+        Close,
+        Onset(f32),
+    }
+
+    fn act() -> impl Strategy<Value = (u64, Act)> {
+        let act = prop_oneof![
+            12 => (0f32..=1.0).prop_map(Act::Score),
+            1 => Just(Act::Close),
+            1 => (0f32..=1.0).prop_map(Act::Onset),
+        ];
+        (1u64..1500, act)
+    }
+
+    proptest! {
+        #[test]
+        fn any_scores_give_well_formed_events(
+            acts in prop::collection::vec(act(), 1..400),
+            smoothing in 0u64..2000, on in 0u64..2000, off in 0u64..2000, cooldown in 0u64..5000,
+            a in 0f32..=1.0, b in 0f32..=1.0,
+        ) {
+            let d = Duration::from_millis;
+            let mut settings = GateSettings {
+                onset: a.max(b), offset: a.min(b), smoothing: d(smoothing),
+                min_duration_on: d(on), min_duration_off: d(off), cooldown: d(cooldown),
+            };
+            prop_assert!(settings.validate().is_ok());
+            let mut gate = Hysteresis::new(settings);
+            let mut now = 2000;
+            let mut open: Option<Step> = None;
+            let (mut ids, mut ended, mut said) = (std::collections::HashSet::new(), None, Duration::ZERO);
+            for (step, act) in acts {
+                now += step;
+                let step = match act {
+                    Act::Score(p) => gate.observe(&window(now), p, Uuid::now_v7),
+                    Act::Close => gate.close(stamp(now), Reason::Flush),
+                    Act::Onset(onset) => {
+                        settings = GateSettings { onset, offset: settings.offset.min(onset), ..settings };
+                        gate.set_settings(settings);
+                        None
+                    }
+                };
+                let Some(step) = step else { continue };
+                prop_assert!((0.0..=1.0).contains(&step.score) && step.peak <= 1.0);
+                prop_assert!(step.start.stream_time <= step.detected.stream_time);
+                prop_assert_eq!(step.end.is_some(), step.phase == Phase::End);
+                match (step.phase, &open) {
+                    (Phase::Start, None) => {
+                        prop_assert!(ids.insert(step.id), "an id is used once");
+                        prop_assert_eq!(step.seq, 1);
+                        if let Some(ended) = ended {
+                            prop_assert!(step.start.stream_time >= ended + settings.cooldown);
+                        }
+                        said = d(now);
+                        open = Some(step);
+                    }
+                    (Phase::Update | Phase::End, Some(before)) => {
+                        prop_assert_eq!(step.id, before.id);
+                        prop_assert_eq!(step.seq, before.seq + 1);
+                        prop_assert_eq!(step.start, before.start);
+                        prop_assert!(step.peak >= before.peak);
+                        if step.phase == Phase::Update {
+                            prop_assert!(d(now) - said >= UPDATE_INTERVAL);
+                            prop_assert!(step.peak > before.peak);
+                            said = d(now);
+                            open = Some(step);
+                        } else {
+                            let end = step.end.unwrap().stream_time;
+                            prop_assert!(end >= step.start.stream_time);
+                            (ended, open) = (Some(end), None);
+                        }
+                    }
+                    other => prop_assert!(false, "out of order: {:?}", other),
+                }
+                prop_assert_eq!(gate.open().map(|(id, ..)| id), open.map(|s| s.id));
+            }
+        }
     }
 }
