@@ -3,6 +3,7 @@
 use gst::glib;
 use gstreamer as gst;
 
+pub mod detect;
 pub mod meta;
 pub mod overlay;
 
@@ -21,5 +22,6 @@ pub fn register_static() -> Result<(), glib::BoolError> {
 fn register_all(plugin: Option<&gst::Plugin>) -> Result<(), glib::BoolError> {
     meta::register();
     overlay::register(plugin)?;
+    detect::register(plugin)?;
     Ok(())
 }
