@@ -30,6 +30,7 @@ pub mod event;
 pub mod image;
 pub mod model;
 pub mod preprocess;
+pub mod scene;
 pub mod score;
 
 #[cfg(feature = "gst")]

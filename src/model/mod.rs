@@ -8,6 +8,8 @@ pub mod config;
 pub mod error;
 pub mod extra;
 pub mod generate;
+mod label_entry;
+mod label_file;
 pub mod labels;
 pub mod layout;
 mod pickle;
