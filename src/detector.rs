@@ -12,15 +12,17 @@ mod stats;
 #[cfg(test)]
 mod tests;
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, Weak};
 use std::time::{Duration, Instant};
 
 use crate::clip::Rate;
 use crate::engine::{Dropped, Engine, EngineError, Frame, Job, Stream};
-use crate::event::{Event, GateError, Reason, Source, Stamp};
+use crate::event::{Event, Reason, Source, Stamp};
 use crate::image::{Image, ImageError};
+pub use crate::model::labels::LabelError;
 use crate::model::labels::Labels;
-use crate::model::{Model, ModelError};
+use crate::model::Model;
 use crate::preprocess::{Reducer, Rule};
 use labels::LabelSet;
 use outbox::Outbox;
@@ -28,7 +30,7 @@ pub use settings::{Settings, SettingsError};
 use state::{Kept, State, Ticket};
 pub use stats::Stats;
 
-/// How `push` treats a busy engine. Set once, before the first frame.
+/// How `push` treats a busy engine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
     /// `push` never waits; newest window wins, drops are counted.
@@ -72,26 +74,6 @@ pub enum DetectorError {
     Engine(#[from] EngineError),
 }
 
-#[derive(Debug, thiserror::Error)]
-pub enum LabelError {
-    #[error("labels: {0}")]
-    Syntax(String),
-    #[error("labels: label {position} is empty; expected words")]
-    Empty { position: usize },
-    #[error("labels: `{label}` is there twice; give it several prompts instead")]
-    Duplicate { label: String },
-    #[error("labels: {found} prompts with the background, expected at most {limit}")]
-    TooMany { found: usize, limit: usize },
-    #[error("{whose}: a prompt is empty; expected words")]
-    EmptyPrompt { whose: String },
-    #[error("{whose}: {source}")]
-    Prompt { whose: String, source: Box<ModelError> },
-    #[error("label `{label}`: {source}")]
-    Gate { label: String, source: GateError },
-    #[error("background must not be empty with competition=background: give prompts, or use competition=labels")]
-    NoBackground,
-}
-
 /// An open event, for `active-events`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Active {
@@ -108,7 +90,8 @@ const PATIENCE: Duration = Duration::from_secs(1);
 pub struct Detector {
     engine: Arc<Engine>,
     stream: Stream,
-    mode: Mode,
+    /// Mode::Sync.
+    sync: AtomicBool,
     outlet: Arc<dyn Outlet>,
     /// The label set as the user gave it; serialises changes. Taken before `state`.
     labels: Mutex<Labels>,
@@ -154,7 +137,7 @@ impl Detector {
         Ok(Arc::new_cyclic(|me| Self {
             engine,
             stream,
-            mode,
+            sync: AtomicBool::new(mode == Mode::Sync),
             outlet,
             labels: Mutex::new(labels),
             state: Mutex::new(state),
@@ -212,6 +195,15 @@ impl Detector {
         Ok(())
     }
 
+    /// Before the first frame: an outlet may learn late whether its input is live.
+    pub fn set_mode(&self, mode: Mode) {
+        self.sync.store(mode == Mode::Sync, Ordering::Relaxed);
+    }
+
+    pub fn mode(&self) -> Mode {
+        if self.sync.load(Ordering::Relaxed) { Mode::Sync } else { Mode::Async }
+    }
+
     /// Names the source of events from now on.
     pub fn set_source(&self, source: Source) {
         self.state().source = source;
@@ -251,7 +243,7 @@ impl Detector {
             (frames, ticket, self.stream.cancels())
         };
         let prompts = ticket.set.prompts.clone();
-        match self.mode {
+        match self.mode() {
             Mode::Async => {
                 let me = self.me.clone();
                 let done = Box::new(move |result| {

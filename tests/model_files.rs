@@ -51,9 +51,16 @@ fn assert_recipe_matches(config: &[u8], check: &[u8]) {
     let config = Config::parse("config.json", config, Heads::Hf).unwrap();
     let mut check: serde_json::Map<String, serde_json::Value> = serde_json::from_slice(check).unwrap();
     for expected in layout::tensors(&config) {
-        let known = check.remove(&expected.name).unwrap_or_else(|| panic!("{} is not in the reference", expected.name));
+        let known = check
+            .remove(&expected.name)
+            .unwrap_or_else(|| panic!("{} is not in the reference", expected.name));
         let shape: Vec<usize> = serde_json::from_value(known[0].clone()).unwrap();
-        assert_eq!(shape.iter().product::<usize>(), expected.shape.iter().product::<usize>(), "{}", expected.name);
+        assert_eq!(
+            shape.iter().product::<usize>(),
+            expected.shape.iter().product::<usize>(),
+            "{}",
+            expected.name
+        );
         let values = recipe::tensor(&expected.name, &expected.shape);
         assert_eq!(values[0] as f64, known[1].as_f64().unwrap(), "{}", expected.name);
         assert_eq!(*values.last().unwrap() as f64, known[2].as_f64().unwrap(), "{}", expected.name);
@@ -78,4 +85,24 @@ fn recipe_equals_the_reference_for_every_tensor_of_base_patch32() {
         include_bytes!("golden/base-patch32/config.json"),
         include_bytes!("golden/base-patch32/weights_check.json"),
     );
+}
+
+#[test]
+fn the_bundled_model_opens_from_the_binary_alone() {
+    // Cargo runs tests in the package's folder; `demo` must not depend on it.
+    std::env::set_current_dir(std::env::temp_dir()).unwrap();
+    let model = Model::open("demo", Heads::Hf).unwrap();
+    assert_eq!(model.name, "demo");
+    for expected in layout::tensors(&model.config) {
+        assert_eq!(
+            model.weights.tensor(&expected.name).unwrap().len(),
+            expected.shape.iter().product::<usize>()
+        );
+    }
+    assert_eq!(model.extra.sample_rate, (4, 1));
+    for prompt in &model.extra.background {
+        model.tokenizer.encode(prompt).unwrap();
+        assert_eq!(model.tokenizer.unknown_words(prompt), Vec::<String>::new(), "{prompt}");
+    }
+    assert_eq!(model.tokenizer.unknown_words("A person walking: Zeppelin! zeppelin's"), ["zeppelin"]);
 }

@@ -8,13 +8,17 @@ pub mod config;
 pub mod error;
 pub mod extra;
 pub mod generate;
+mod label_entry;
+mod label_file;
 pub mod labels;
 pub mod layout;
+mod pickle;
 pub mod preprocessor;
 pub mod recipe;
 mod safetensors_file;
 mod source;
 pub mod tokenizer;
+mod torch_bin;
 pub mod weights;
 
 use crate::preprocess::{Geometry, Rule};
@@ -23,6 +27,7 @@ pub use error::{ModelError, TensorProblem};
 pub use extra::Extra;
 pub use generate::generate;
 pub use preprocessor::Resize;
+pub use source::DEMO;
 pub use tokenizer::Tokenizer;
 pub use weights::Weights;
 

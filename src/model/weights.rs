@@ -11,7 +11,7 @@ use serde::Deserialize;
 use super::config::Config;
 use super::error::shown;
 use super::source::{Content, Folder, is_plain_file_name};
-use super::{ModelError, TensorProblem, layout, safetensors_file};
+use super::{ModelError, TensorProblem, layout, safetensors_file, torch_bin};
 
 /// Tensors by Hugging Face name; files are mapped, values are converted on demand.
 pub struct Weights {
@@ -84,7 +84,10 @@ impl Weights {
                 weights.add_shards(folder, content, &mut problems)?;
             } else {
                 let Some(content) = folder.map(name)? else { continue };
-                weights.add(content)?;
+                for name in weights.add(content)? {
+                    let problem = "is in the file twice".to_string();
+                    problems.push(TensorProblem::Place { name: shown(&name), problem });
+                }
             }
             weights.check(config, &mut problems);
             if problems.is_empty() {
@@ -135,9 +138,14 @@ impl Weights {
         }
     }
 
+    /// Takes a file's tensors; returns the names that were there already.
     fn add(&mut self, content: Content) -> Result<Vec<String>, ModelError> {
         let file = self.files.len();
-        let found = safetensors_file::read(&content, file)?;
+        let found = if content.file.ends_with(".safetensors") {
+            safetensors_file::read(&content, file)?
+        } else {
+            torch_bin::read(&content, file)?
+        };
         self.files.push(content);
         let mut twice = Vec::new();
         for (name, stored) in found {
