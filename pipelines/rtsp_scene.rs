@@ -23,7 +23,12 @@ pub struct Camera {
 
 impl Camera {
     /// Serves the script to whoever comes, from its beginning for the first viewer.
-    pub fn start(script: &str, width: u32, height: u32, rate: u32) -> Result<Camera, Box<dyn std::error::Error>> {
+    pub fn start(
+        script: &str,
+        width: u32,
+        height: u32,
+        rate: u32,
+    ) -> Result<Camera, Box<dyn std::error::Error>> {
         gst::init()?;
         gstxclip::element::register_static()?;
         let context = glib::MainContext::new();
