@@ -182,7 +182,7 @@ impl Pose {
             }
             Action::Crouch => {
                 let k = ease(time / m.onset) * (0.92 + 0.06 * s);
-                pose.limbs[2] = [1.75 * k, -1.0 * k];
+                pose.limbs[2] = [1.75 * k, -k];
                 pose.limbs[3] = [1.35 * k, -1.2 * k];
                 pose.lean += 0.55 * k;
                 pose.limbs[0] = [0.9 * k, 1.3 * k];
