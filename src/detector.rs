@@ -9,6 +9,8 @@ mod outbox;
 mod settings;
 mod state;
 mod stats;
+#[cfg(test)]
+mod tests;
 
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, Weak};
 use std::time::{Duration, Instant};

@@ -4,6 +4,10 @@
 //! Streams take turns, so a saturated machine costs every stream the same share of windows.
 
 mod queue;
+#[cfg(test)]
+pub(crate) mod scripted;
+#[cfg(test)]
+mod tests;
 mod texts;
 mod worker;
 

@@ -1,1 +1,2 @@
 //! xclipd's subcommands: one module each, called by main.rs.
+pub mod verify;
