@@ -18,10 +18,11 @@ use std::time::{Duration, Instant};
 
 use crate::clip::Rate;
 use crate::engine::{Dropped, Engine, EngineError, Frame, Job, Stream};
-use crate::event::{Event, GateError, Reason, Source, Stamp};
+use crate::event::{Event, Reason, Source, Stamp};
 use crate::image::{Image, ImageError};
+pub use crate::model::labels::LabelError;
 use crate::model::labels::Labels;
-use crate::model::{Model, ModelError};
+use crate::model::Model;
 use crate::preprocess::{Reducer, Rule};
 use labels::LabelSet;
 use outbox::Outbox;
@@ -71,28 +72,6 @@ pub enum DetectorError {
     Settings(#[from] SettingsError),
     #[error(transparent)]
     Engine(#[from] EngineError),
-}
-
-#[derive(Debug, thiserror::Error)]
-pub enum LabelError {
-    #[error("labels: {0}")]
-    Syntax(String),
-    #[error("labels: label {position} is empty; expected words")]
-    Empty { position: usize },
-    #[error("labels: `{label}` is there twice; give it several prompts instead")]
-    Duplicate { label: String },
-    #[error("labels: {found} prompts with the background, expected at most {limit}")]
-    TooMany { found: usize, limit: usize },
-    #[error("{whose}: a prompt is empty; expected words")]
-    EmptyPrompt { whose: String },
-    #[error("{whose}: {source}")]
-    Prompt { whose: String, source: Box<ModelError> },
-    #[error("label `{label}`: {source}")]
-    Gate { label: String, source: GateError },
-    #[error(
-        "background must not be empty with competition=background: give prompts, or use competition=labels"
-    )]
-    NoBackground,
 }
 
 /// An open event, for `active-events`.
