@@ -164,7 +164,7 @@ def work(rank, a):
                 "seconds": done["seconds"] + now - last}
         last = now
         for name, part in parts.items():
-            sums[name] = sums.get(name, 0.0) + float(part)
+            sums[name] = sums.get(name, 0.0) + float(part.detach())
         if done["steps"] % 50 == 0:
             if rank == 0:
                 line = {**done, "seconds": round(done["seconds"]), "rate": f"{rate:.1e}",

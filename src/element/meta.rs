@@ -233,6 +233,11 @@ pub fn read(buffer: &gst::BufferRef) -> Marks {
     }
 }
 
+/// Open events as a list of the structures the meta has: for the property `active-events`.
+pub fn active(events: &[OpenEvent]) -> gst::Array {
+    events.iter().map(open_event).collect()
+}
+
 fn stamp(name: &str, stamp: &Stamp) -> gst::Structure {
     gst::Structure::builder(name)
         .field("timestamp", nanos(stamp.timestamp))

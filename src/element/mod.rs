@@ -3,6 +3,7 @@
 use gst::glib;
 use gstreamer as gst;
 
+pub mod detect;
 pub mod meta;
 pub mod overlay;
 pub mod scenesrc;
@@ -23,5 +24,6 @@ fn register_all(plugin: Option<&gst::Plugin>) -> Result<(), glib::BoolError> {
     meta::register();
     overlay::register(plugin)?;
     scenesrc::register(plugin)?;
+    detect::register(plugin)?;
     Ok(())
 }

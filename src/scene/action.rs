@@ -46,14 +46,18 @@ impl Action {
     /// The phrases a model trained on this world has read.
     pub fn phrasings(self) -> &'static [&'static str] {
         match self {
-            Stand => &["standing", "standing still", "standing upright", "just standing there", "standing around"],
+            Stand => {
+                &["standing", "standing still", "standing upright", "just standing there", "standing around"]
+            }
             Walk => &["walking", "taking a walk", "strolling", "going on foot"],
             Run => &["running", "jogging", "sprinting", "running fast"],
             Jump => &["jumping", "jumping up and down", "hopping", "leaping up"],
             Wave => &["waving", "waving a hand", "waving hello", "greeting with a hand"],
             Fall => &["falling down", "falling", "collapsing", "falling to the ground", "falling over"],
             Lie => &["lying on the ground", "lying down", "lying on the floor", "resting on the floor"],
-            Sit => &["sitting down", "taking a seat", "sitting on a chair", "sitting", "sitting down on a chair"],
+            Sit => {
+                &["sitting down", "taking a seat", "sitting on a chair", "sitting", "sitting down on a chair"]
+            }
             Crouch => &["crouching", "squatting", "crouching down low", "squatting down"],
             Climb => &["climbing a fence", "climbing", "climbing over a fence", "going over a fence"],
             Throw => &["throwing", "throwing a ball", "tossing a ball", "pitching a ball"],
@@ -64,7 +68,9 @@ impl Action {
             Dance => &["dancing", "doing a dance", "moving to music", "dancing to music"],
             Fight => &["two people fighting", "fighting", "punching each other", "boxing", "having a fight"],
             Hug => &["hugging", "hugging each other", "embracing", "in a hug"],
-            ShakeHands => &["shaking hands", "giving a handshake", "doing a handshake", "shaking hands with each other"],
+            ShakeHands => {
+                &["shaking hands", "giving a handshake", "doing a handshake", "shaking hands with each other"]
+            }
             Empty => &["an empty scene", "nobody", "no one in view", "a scene with nobody"],
         }
     }

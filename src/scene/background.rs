@@ -84,10 +84,23 @@ fn clutter(canvas: &mut Canvas, random: &mut Random) {
 /// Brightness that varies over the plane, added to the gradient.
 enum Texture {
     /// Smooth blobs: random values on a grid of `cells` per unit, one or three channels.
-    Blobs { seed: u64, cells: f32, strength: f32, coloured: bool },
+    Blobs {
+        seed: u64,
+        cells: f32,
+        strength: f32,
+        coloured: bool,
+    },
     /// Stripes across (`dx`, `dy`), so many per unit.
-    Stripes { dx: f32, dy: f32, strength: f32 },
-    Bricks { seed: u64, width: f32, height: f32 },
+    Stripes {
+        dx: f32,
+        dy: f32,
+        strength: f32,
+    },
+    Bricks {
+        seed: u64,
+        width: f32,
+        height: f32,
+    },
 }
 
 impl Texture {

@@ -99,13 +99,18 @@ impl Canvas {
         let radius = (width * self.scale).max(1.0) / 2.0;
         let (dx, dy) = (b[0] - a[0], b[1] - a[1]);
         let length = (dx * dx + dy * dy).sqrt();
-        let (ux, uy) = if length > 1e-3 { (dx / length * radius, dy / length * radius) } else { (radius, 0.0) };
+        let (ux, uy) =
+            if length > 1e-3 { (dx / length * radius, dy / length * radius) } else { (radius, 0.0) };
         let mut first = true;
         for (centre, sign) in [(b, 1.0), (a, -1.0)] {
             for [c, s] in ARC {
                 let (c, s) = (c * sign, s * sign);
                 let (x, y) = (centre[0] + ux * c - uy * s, centre[1] + uy * c + ux * s);
-                if first { path.move_to(x, y) } else { path.line_to(x, y) }
+                if first {
+                    path.move_to(x, y)
+                } else {
+                    path.line_to(x, y)
+                }
                 first = false;
             }
         }

@@ -90,9 +90,8 @@ pub fn clip(seed: u64, options: &ClipOptions) -> Clip {
     if random.chance(0.5) {
         stage.set_softness(random.unit());
     }
-    let times: Vec<Duration> = (0..options.frames)
-        .map(|i| Duration::from_secs_f32(BEGIN + interval * i as f32))
-        .collect();
+    let times: Vec<Duration> =
+        (0..options.frames).map(|i| Duration::from_secs_f32(BEGIN + interval * i as f32)).collect();
     let mut rgba = vec![0u8; (options.size * options.size * 4) as usize];
     let mut frames = Vec::with_capacity(options.frames * (options.size * options.size * 3) as usize);
     let mut joints = Vec::with_capacity(options.frames * 2 * JOINTS * 2);
@@ -127,11 +126,9 @@ fn majority(actions: &[Action], intended: Action) -> Action {
 }
 
 fn playing<'a>(script: &'a Script, times: &'a [Duration]) -> impl Iterator<Item = (usize, &'a Segment)> {
-    script
-        .segments
-        .iter()
-        .enumerate()
-        .filter(|(_, s)| s.action != Action::Empty && times.iter().any(|&time| s.start <= time && time < s.end))
+    script.segments.iter().enumerate().filter(|(_, s)| {
+        s.action != Action::Empty && times.iter().any(|&time| s.start <= time && time < s.end)
+    })
 }
 
 fn common_colour(script: &Script, times: &[Duration]) -> Option<Colour> {
@@ -247,7 +244,11 @@ impl Rehearsal {
             x: random.between(-0.25, 0.25),
             direction: Direction::of(random.sign()),
             // Some walkers come in and go out, the others turn round in the picture.
-            roam: if random.chance(0.6) { random.between(0.28, ROAM + 0.05) } else { random.between(0.5, 0.8) },
+            roam: if random.chance(0.6) {
+                random.between(0.28, ROAM + 0.05)
+            } else {
+                random.between(0.5, 0.8)
+            },
             height: Some(height),
             ground: Some(ground),
         }
@@ -257,7 +258,8 @@ impl Rehearsal {
         let mut segment = Segment { action, start: seconds(start), end: seconds(end), ..person.clone() };
         // Raised hands and the top of a fence stay in plain pictures.
         let reach = if matches!(action, Action::Climb | Action::Jump) { 1.42 } else { 1.15 };
-        if let (Look::Plain, Some(height), Some(ground)) = (self.script.look, segment.height, segment.ground) {
+        if let (Look::Plain, Some(height), Some(ground)) = (self.script.look, segment.height, segment.ground)
+        {
             segment.height = Some(height.min((ground - 0.02) / reach));
         }
         let last = self.script.segments.last();

@@ -22,7 +22,8 @@ const BALLS: [Rgb; 5] = [
     [200.0, 50.0, 50.0],
     [240.0, 220.0, 60.0],
 ];
-const WOOD: [Rgb; 4] = [[150.0, 105.0, 60.0], [185.0, 140.0, 90.0], [120.0, 90.0, 60.0], [170.0, 170.0, 170.0]];
+const WOOD: [Rgb; 4] =
+    [[150.0, 105.0, 60.0], [185.0, 140.0, 90.0], [120.0, 90.0, 60.0], [170.0, 170.0, 170.0]];
 const FENCES: [Rgb; 4] = [[120.0, 80.0, 50.0], [90.0, 90.0, 90.0], [190.0, 190.0, 185.0], [60.0, 60.0, 60.0]];
 const SHOE: Rgb = [35.0, 30.0, 30.0];
 
@@ -80,11 +81,23 @@ impl Body {
             Action::Sit => self.draw_chair(canvas, at),
             _ => {}
         }
-        let [hip, neck, head, near_elbow, near_hand, far_elbow, far_hand, near_knee, near_foot, far_knee, far_foot] =
-            joints;
+        let [
+            hip,
+            neck,
+            head,
+            near_elbow,
+            near_hand,
+            far_elbow,
+            far_hand,
+            near_knee,
+            near_foot,
+            far_knee,
+            far_foot,
+        ] = joints;
         let k = h * self.stoutness;
         let shoulder = [neck[0] + (hip[0] - neck[0]) * 0.1, neck[1] + (hip[1] - neck[1]) * 0.1];
-        let toe = |foot: Point| if at.pose.roll.abs() < 0.3 { [foot[0] + 0.06 * step, foot[1]] } else { foot };
+        let toe =
+            |foot: Point| if at.pose.roll.abs() < 0.3 { [foot[0] + 0.06 * step, foot[1]] } else { foot };
         let dark = |colour| shade(colour, 0.8);
 
         canvas.limb(&[shoulder, far_elbow, far_hand], &[0.13 * k, 0.113 * k], dark(self.shirt));
@@ -95,10 +108,8 @@ impl Body {
         canvas.line(near_foot, toe(near_foot), 0.075 * k, SHOE);
         canvas.line(hip, shoulder, 0.19 * k, self.shirt);
         canvas.disc(head, HEAD * h, self.skin);
-        let crown = [
-            head[0] + (head[0] - neck[0]) * 0.25 - 0.02 * step,
-            head[1] + (head[1] - neck[1]) * 0.25,
-        ];
+        let crown =
+            [head[0] + (head[0] - neck[0]) * 0.25 - 0.02 * step, head[1] + (head[1] - neck[1]) * 0.25];
         canvas.disc(crown, HEAD * 0.75 * h, self.hair);
         if at.action == Action::Carry {
             self.draw_box(canvas, near_hand, far_hand, step);
@@ -117,8 +128,7 @@ impl Body {
             let x = x + i as f32 * 0.14 * h;
             ([x, y], [x, y - h])
         });
-        let rails =
-            [0.15, 0.55, 0.92].map(|r| ([x - 0.6 * h, y - r * h], [x + 0.6 * h, y - r * h]));
+        let rails = [0.15, 0.55, 0.92].map(|r| ([x - 0.6 * h, y - r * h], [x + 0.6 * h, y - r * h]));
         canvas.lines(posts.chain(rails), 0.037 * h, self.fence);
     }
 

@@ -66,7 +66,9 @@ impl Lens {
 fn soften(rgba: &mut [u8], width: usize, softness: f32) {
     let side = (softness.clamp(0.0, 1.0) * 64.0) as u32;
     let centre = 256 - 2 * side;
-    let mix = |a: u8, b: u8, c: u8| ((side * (u32::from(a) + u32::from(c)) + centre * u32::from(b) + 128) >> 8) as u8;
+    let mix = |a: u8, b: u8, c: u8| {
+        ((side * (u32::from(a) + u32::from(c)) + centre * u32::from(b) + 128) >> 8) as u8
+    };
     let stride = width * 4;
     let mut before = vec![0u8; stride];
     for row in rgba.chunks_exact_mut(stride) {

@@ -182,7 +182,7 @@ impl Pose {
             }
             Action::Crouch => {
                 let k = ease(time / m.onset) * (0.92 + 0.06 * s);
-                pose.limbs[2] = [1.75 * k, -1.0 * k];
+                pose.limbs[2] = [1.75 * k, -k];
                 pose.limbs[3] = [1.35 * k, -1.2 * k];
                 pose.lean += 0.55 * k;
                 pose.limbs[0] = [0.9 * k, 1.3 * k];
@@ -310,7 +310,8 @@ impl Pose {
     /// Joint positions in body heights: x towards the front from where the person stands, y up from the ground
     /// as a negative number.
     pub fn joints(&self) -> [[f32; 2]; JOINTS] {
-        let reach = |[x, y]: [f32; 2], angle: f32, length: f32| [x + sin(angle) * length, y + cos(angle) * length];
+        let reach =
+            |[x, y]: [f32; 2], angle: f32, length: f32| [x + sin(angle) * length, y + cos(angle) * length];
         let hip = [0.0, 0.0];
         let neck = reach(hip, PI - self.lean, TORSO);
         let head = reach(neck, PI - self.lean, HEAD + 0.035);
@@ -360,7 +361,8 @@ mod tests {
     #[test]
     fn falling_ends_where_lying_begins() {
         let m = Manner::new(&mut Random::new(5), Action::Fall);
-        let (end, lying) = (Pose::of(Action::Fall, m.fall + 0.01, &m).joints(), Pose::lying(&m, 0.0).joints());
+        let (end, lying) =
+            (Pose::of(Action::Fall, m.fall + 0.01, &m).joints(), Pose::lying(&m, 0.0).joints());
         for (a, b) in end.iter().zip(&lying) {
             assert!((a[0] - b[0]).abs() < 1e-4 && (a[1] - b[1]).abs() < 1e-4);
         }

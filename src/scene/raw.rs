@@ -41,18 +41,21 @@ pub struct RawOptions {
 /// # Errors
 /// Those of `out`; a closed pipe is how a reader ends the sequence.
 pub fn write_clips(out: &mut impl Write, options: &RawOptions) -> io::Result<()> {
-    write_header(out, &json!({
-        "kind": "clips",
-        "size": options.clip.size,
-        "frames": options.clip.frames,
-        "people": 2,
-        "joints": JOINTS,
-        "labels": Action::ALL.map(Action::label),
-        "phrasings": Action::ALL.map(|action| action.phrasings()),
-        "held_out_phrasings": Action::ALL.map(|action| action.held_out_phrasings()),
-        "colours": Colour::ALL.map(Colour::name),
-        "generic": GENERIC,
-    }))?;
+    write_header(
+        out,
+        &json!({
+            "kind": "clips",
+            "size": options.clip.size,
+            "frames": options.clip.frames,
+            "people": 2,
+            "joints": JOINTS,
+            "labels": Action::ALL.map(Action::label),
+            "phrasings": Action::ALL.map(|action| action.phrasings()),
+            "held_out_phrasings": Action::ALL.map(|action| action.held_out_phrasings()),
+            "colours": Colour::ALL.map(Colour::name),
+            "generic": GENERIC,
+        }),
+    )?;
     let mut options = options.clone();
     let (first, last) = (options.clip.hardness, options.final_hardness);
     for i in 0..options.count {
@@ -74,22 +77,31 @@ pub fn write_clips(out: &mut impl Write, options: &RawOptions) -> io::Result<()>
 ///
 /// # Errors
 /// Those of `out`.
-pub fn write_stream(out: &mut impl Write, script: &Script, width: u32, height: u32, rate: f64) -> io::Result<()> {
+pub fn write_stream(
+    out: &mut impl Write,
+    script: &Script,
+    width: u32,
+    height: u32,
+    rate: f64,
+) -> io::Result<()> {
     let frames = (script.duration.as_secs_f64() * rate).floor() as u64;
     let truth: Vec<Value> = script
         .truth()
         .iter()
         .map(|t| json!({"label": t.label, "start": t.start, "end": t.end, "actor": t.actor}))
         .collect();
-    write_header(out, &json!({
-        "kind": "stream",
-        "width": width,
-        "height": height,
-        "rate": rate,
-        "frames": frames,
-        "seed": script.seed,
-        "truth": truth,
-    }))?;
+    write_header(
+        out,
+        &json!({
+            "kind": "stream",
+            "width": width,
+            "height": height,
+            "rate": rate,
+            "frames": frames,
+            "seed": script.seed,
+            "truth": truth,
+        }),
+    )?;
     let mut stage = Stage::new(script, width, height);
     let mut rgba = vec![0u8; width as usize * height as usize * 4];
     let mut rgb = Vec::with_capacity(rgba.len() / 4 * 3);

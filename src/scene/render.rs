@@ -202,3 +202,27 @@ impl Act {
         gap * body.height * (0.92 + 0.18 * manner.variant())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn people_of_made_up_scripts_stay_in_the_central_square() {
+        for seed in 0..30 {
+            let actions =
+                [Action::Walk, Action::Run, Action::Carry, Action::Climb, Action::Jump, Action::Fight];
+            let script = Script::random(seed, Duration::from_secs(60), &actions, Look::Plain);
+            let mut stage = Stage::new(&script, 32, 32);
+            let mut rgba = vec![0; 32 * 32 * 4];
+            for step in 0..240 {
+                let people = stage.draw_people(Duration::from_millis(250 * step), &mut rgba);
+                for [hip, _, head, ..] in people.into_iter().flatten() {
+                    for [x, y] in [hip, head] {
+                        assert!(x.abs() < 0.5 && (0.0..1.0).contains(&y), "seed {seed}: {x} {y}");
+                    }
+                }
+            }
+        }
+    }
+}

@@ -80,7 +80,9 @@ pub enum ScriptError {
     Syntax(String),
     #[error("segment {index}: unknown action `{action}`; known are: {known}")]
     Action { index: usize, action: String, known: String },
-    #[error("segment {index}: unknown colour `{colour}`; known are red, blue, green, yellow, orange, purple, white, black")]
+    #[error(
+        "segment {index}: unknown colour `{colour}`; known are red, blue, green, yellow, orange, purple, white, black"
+    )]
     Colour { index: usize, colour: String },
     #[error("segment {index}: direction is `{direction}`, expected left or right")]
     Direction { index: usize, direction: String },
@@ -192,7 +194,14 @@ impl Script {
         let mut truth = Vec::new();
         let mut say = |action: Action, colour, start: f64, end: f64, actor| {
             if end.min(total) > start {
-                truth.push(Truth { action, label: action.label(), colour, start, end: end.min(total), actor });
+                truth.push(Truth {
+                    action,
+                    label: action.label(),
+                    colour,
+                    start,
+                    end: end.min(total),
+                    actor,
+                });
             }
         };
         for (index, segment) in self.segments.iter().enumerate() {
