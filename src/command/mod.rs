@@ -11,6 +11,7 @@ pub mod detect;
 pub mod doctor;
 pub mod eval;
 pub mod matching;
+#[cfg(feature = "gst")]
 pub mod packages;
 #[cfg(feature = "gst")]
 pub mod recorder;

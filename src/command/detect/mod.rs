@@ -23,7 +23,7 @@ use super::{CommandError, Verdict};
 
 /// Report the events of a video: one JSON line each on stdout
 #[derive(clap::Args, Clone, Debug)]
-#[command(group(clap::ArgGroup::new("what").required(true).multiple(true)))]
+#[command(group(clap::ArgGroup::new("what").required(true)))]
 pub struct Detect {
     /// A file, rtsp://…, /dev/videoN, or scene:[SEED or SCRIPT] for a drawn one
     pub input: String,
