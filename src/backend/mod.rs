@@ -4,8 +4,11 @@
 //! features are compared with label texts. Only `compare` knows labels.
 
 use std::any::Any;
+use std::fmt;
+use std::str::FromStr;
 use std::sync::Arc;
 
+use crate::model::Model;
 use crate::preprocess::Reduced;
 
 pub mod cpu;
@@ -48,7 +51,7 @@ pub enum BackendError {
     #[error("precision `{0}` does not exist here; available: auto, f32")]
     UnknownPrecision(String),
     #[error("{what}: expected {expected}, got {found}")]
-    Shape { what: &'static str, expected: String, found: String },
+    Shape { what: String, expected: String, found: String },
     #[error(
         "{what} has values that are not finite; the checkpoint or its precision is unusable for this input"
     )]
@@ -73,4 +76,72 @@ pub trait Backend: Send {
     ) -> Result<Vec<Vec<f32>>, BackendError>;
     /// One line for logs and `xclipd doctor`: device, instruction set, threads, precision.
     fn describe(&self) -> String;
+    /// Shows every named stage of the following calls to `trace`; `None` ends it. A backend that cannot
+    /// leaves out stages, never changes them.
+    fn set_trace(&mut self, trace: Option<Trace>) {
+        let _ = trace;
+    }
+}
+
+/// Sees named stages of a forward pass, for `xclipd verify`: the key names of tests/golden/README.md, and
+/// one frame's, prompt's or clip's values at a time, in order.
+pub type Trace = Box<dyn FnMut(&str, &[f32]) + Send>;
+
+pub(crate) fn emit(trace: &mut Option<Trace>, stage: &str, values: &[f32]) {
+    if let Some(trace) = trace {
+        trace(stage, values);
+    }
+}
+
+impl FromStr for Device {
+    type Err = BackendError;
+    fn from_str(text: &str) -> Result<Self, BackendError> {
+        match text {
+            "auto" => Ok(Device::Auto),
+            "cpu" => Ok(Device::Cpu),
+            _ => Err(BackendError::UnknownDevice(text.into())),
+        }
+    }
+}
+
+impl fmt::Display for Device {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Device::Auto => "auto",
+            Device::Cpu => "cpu",
+        })
+    }
+}
+
+impl FromStr for Precision {
+    type Err = BackendError;
+    fn from_str(text: &str) -> Result<Self, BackendError> {
+        match text {
+            "auto" => Ok(Precision::Auto),
+            "f32" => Ok(Precision::F32),
+            _ => Err(BackendError::UnknownPrecision(text.into())),
+        }
+    }
+}
+
+impl fmt::Display for Precision {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Precision::Auto => "auto",
+            Precision::F32 => "f32",
+        })
+    }
+}
+
+/// Loads a checkpoint on a device. Reads, checks and packs all weights: seconds for a large one.
+/// `threads`: 0 takes one per available core.
+pub fn open(
+    model: &Model,
+    device: Device,
+    precision: Precision,
+    threads: usize,
+) -> Result<Box<dyn Backend>, BackendError> {
+    match device {
+        Device::Auto | Device::Cpu => Ok(Box::new(cpu::CpuBackend::new(model, threads, precision)?)),
+    }
 }

@@ -1,1 +1,269 @@
 //! The CPU backend: the default that always works.
+//!
+//! prepare = patch embedding and block 0 of each frame, once. encode = blocks 1… over a window, MIT and
+//! the projected patches. compare = prompting and cosines. All weights are packed once at load; results
+//! do not depend on the number of threads, nor a row's on the rows beside it.
+//! Source of the mathematics: `modeling_x_clip.py` of transformers; every stage is held against its
+//! golden vectors (`tests/golden`).
+
+mod activation;
+mod attention;
+mod block;
+mod buffer;
+mod gemm;
+mod isa;
+mod kernel;
+mod layer_norm;
+mod load;
+mod mit;
+mod pool;
+mod prompts;
+mod text;
+mod vision;
+
+use std::sync::Arc;
+
+use self::block::Scratch;
+use self::buffer::{Buffer, Shared};
+use self::gemm::{Activation, Cpu, Linear, Out, gemm};
+use self::layer_norm::LayerNorm;
+use self::load::Loader;
+use super::{Backend, BackendError, ClipFeatures, Precision, Prepared, TextFeatures, Trace, emit};
+use crate::model::{Config, Model};
+use crate::preprocess::{Reduced, Rule};
+
+pub use self::isa::Isa;
+pub use self::load::Source;
+
+/// One checkpoint on the processor's cores.
+pub struct CpuBackend {
+    cpu: Cpu,
+    config: Config,
+    weights: Weights,
+    memory: Memory,
+    trace: Option<Trace>,
+}
+
+struct Weights {
+    vision: vision::Vision,
+    post_norm: LayerNorm,
+    projection: Linear,
+    mit: mit::Mit,
+    patch_norm: LayerNorm,
+    patch_projection: Linear,
+    prompts: prompts::Prompts,
+    text: text::Text,
+    /// exp(logit_scale)
+    scale: f32,
+}
+
+#[derive(Default)]
+struct Memory {
+    scratch: Scratch,
+    window: Buffer,
+    messages: Buffer,
+    rows: Buffer,
+}
+
+/// A frame's L×D rows after block 0.
+struct Frame {
+    rows: Vec<f32>,
+}
+
+impl CpuBackend {
+    /// Packs the model's weights. `threads`: 0 takes one per available core.
+    pub fn new(model: &Model, threads: usize, precision: Precision) -> Result<Self, BackendError> {
+        let (Precision::Auto | Precision::F32) = precision;
+        let mut source = |name: &str, _: &[usize]| model.weights.tensor(name);
+        Self::from_source(&model.config, &model.rule, Isa::best(), threads, &mut source)
+    }
+
+    /// As [`CpuBackend::new`], weights from any source (synthetic ones need no disk), for any
+    /// instruction set of this processor.
+    pub fn from_source(
+        config: &Config,
+        rule: &Rule,
+        isa: Isa,
+        threads: usize,
+        source: &mut Source<'_>,
+    ) -> Result<Self, BackendError> {
+        let cpu = Cpu::new(isa, threads);
+        let loader = &mut Loader { cpu: &cpu, source };
+        let (width, joint) = (config.vision.width, config.projection);
+        let scale = loader.tensor("logit_scale", &[])?[0].exp();
+        let vision = vision::Vision::load(loader, config, rule)?;
+        let post_norm = loader.norm("vision_model.post_layernorm", width)?;
+        let projection = loader.linear("visual_projection", joint, width, false)?;
+        let mit = mit::Mit::load(loader, config)?;
+        let patch_norm = loader.norm("prompts_visual_layernorm", width)?;
+        // The one weight that is stored [in, out].
+        let stored = loader.tensor("prompts_visual_projection", &[width, joint])?;
+        let turned: Vec<f32> = (0..width * joint).map(|i| stored[i % width * joint + i / width]).collect();
+        let mut patch_projection = Linear::new(&cpu, width, joint);
+        patch_projection.put(&cpu, 0, &turned, 1.0);
+        drop((stored, turned));
+        let loader = &mut Loader { cpu: &cpu, source };
+        let prompts = prompts::Prompts::load(loader, config)?;
+        let text = text::Text::load(loader, config)?;
+        let weights = Weights {
+            vision,
+            post_norm,
+            projection,
+            mit,
+            patch_norm,
+            patch_projection,
+            prompts,
+            text,
+            scale,
+        };
+        Ok(Self { cpu, config: config.clone(), weights, memory: Memory::default(), trace: None })
+    }
+
+    /// Bytes of packed weights.
+    pub fn weight_bytes(&self) -> usize {
+        let w = &self.weights;
+        let single = w.projection.bytes() + w.patch_projection.bytes();
+        w.vision.bytes() + w.mit.bytes() + w.prompts.bytes() + w.text.bytes() + single
+    }
+
+    fn encode_window(&mut self, clip: &[Prepared]) -> Result<ClipFeatures, BackendError> {
+        let Self { cpu, config, weights, memory, trace } = self;
+        let (tokens, width) = weights.vision.shape();
+        let (frames, joint, frame) = (config.num_frames, config.projection, tokens * width);
+        if clip.len() != frames {
+            return Err(shape("window", format!("{frames} frames"), format!("{}", clip.len())));
+        }
+        let Memory { scratch, window, messages, rows } = memory;
+        let x = window.fit(frames * frame);
+        for (to, prepared) in x.chunks_mut(frame).zip(clip) {
+            match prepared.downcast_ref::<Frame>() {
+                Some(from) if from.rows.len() == frame => to.copy_from_slice(&from.rows),
+                _ => {
+                    let expected = format!("{tokens}x{width} rows prepared by this backend");
+                    return Err(shape(
+                        "prepared frame",
+                        expected,
+                        "another backend's or checkpoint's".into(),
+                    ));
+                }
+            }
+        }
+        weights.vision.encode(cpu, scratch, x, messages, trace);
+
+        let pooled = rows.fit(frames * width);
+        weights.post_norm.to_rows(cpu, x, frame, pooled);
+        pooled.chunks(width).for_each(|row| emit(trace, "pooled_cls_post_ln", row));
+        scratch.lhs.copy_from(cpu, frames, width, pooled, width);
+        let mut features = vec![0.0; frames * joint];
+        gemm(cpu, &scratch.lhs, &weights.projection, Activation::None, Out::Rows(&mut features));
+        features.chunks(joint).for_each(|row| emit(trace, "frame_features", row));
+        let video = weights.mit.forward(cpu, scratch, &features, trace);
+
+        // The projection is linear: the mean of the rows is taken first, and projected once.
+        let patches = tokens - 1;
+        let mut mean = vec![0.0; patches * width];
+        let normed = rows.fit(patches * width);
+        for t in 0..frames {
+            weights.patch_norm.to_rows(cpu, &x[t * frame + width..], width, normed);
+            emit(trace, "prompts_visual_ln", normed);
+            let (to, normed) = (Shared::new(&mut mean), &*normed);
+            cpu.run_ranges(patches * width, 8192, |range| {
+                // SAFETY: the ranges are disjoint.
+                let to = unsafe { to.part(range.start, range.len()) };
+                to.iter_mut().zip(&normed[range]).for_each(|(m, v)| *m += v / frames as f32);
+            });
+        }
+        scratch.lhs.copy_from(cpu, patches, width, &mean, width);
+        let mut patch_features = vec![0.0; patches * joint];
+        gemm(cpu, &scratch.lhs, &weights.patch_projection, Activation::None, Out::Rows(&mut patch_features));
+        emit(trace, "img_features_mean", &patch_features);
+        finite("clip features", &video)?;
+        finite("clip features", &patch_features)?;
+        Ok(ClipFeatures { video, patches: patch_features })
+    }
+}
+
+fn shape(what: &str, expected: String, found: String) -> BackendError {
+    BackendError::Shape { what: what.into(), expected, found }
+}
+
+fn finite(what: &'static str, values: &[f32]) -> Result<(), BackendError> {
+    if values.iter().all(|v| v.is_finite()) { Ok(()) } else { Err(BackendError::NotFinite { what }) }
+}
+
+/// x/‖x‖
+fn normalise(values: &mut [f32]) {
+    let norm = values.iter().map(|v| v * v).sum::<f32>().sqrt();
+    values.iter_mut().for_each(|v| *v /= norm);
+}
+
+impl Backend for CpuBackend {
+    fn prepare(&mut self, frames: &[&Reduced]) -> Result<Vec<Prepared>, BackendError> {
+        let size = self.config.image_size;
+        for frame in frames {
+            if frame.size as usize != size || frame.rgb.len() != size * size * 3 {
+                let found = format!("{}x{} with {} bytes", frame.size, frame.size, frame.rgb.len());
+                return Err(shape("frame", format!("{size}x{size}x3 bytes"), found));
+            }
+        }
+        let states =
+            self.weights.vision.prepare(&self.cpu, &mut self.memory.scratch, frames, &mut self.trace);
+        Ok(states.into_iter().map(|rows| Arc::new(Frame { rows }) as Prepared).collect())
+    }
+
+    fn encode(&mut self, clips: &[&[Prepared]]) -> Result<Vec<ClipFeatures>, BackendError> {
+        clips.iter().map(|clip| self.encode_window(clip)).collect()
+    }
+
+    fn encode_text(&mut self, prompts: &[Vec<u32>]) -> Result<Vec<TextFeatures>, BackendError> {
+        let Self { cpu, weights, memory, trace, .. } = self;
+        let features = weights.text.forward(cpu, &mut memory.scratch, prompts, trace)?;
+        for row in &features {
+            finite("text features", row)?;
+        }
+        Ok(features.into_iter().map(|row| TextFeatures(row.into())).collect())
+    }
+
+    fn compare(
+        &mut self,
+        clips: &[&ClipFeatures],
+        prompts: &[TextFeatures],
+    ) -> Result<Vec<Vec<f32>>, BackendError> {
+        let Self { cpu, config, weights, memory, trace } = self;
+        let (joint, patches) = (config.projection, config.patches());
+        if let Some(bad) = prompts.iter().find(|p| p.0.len() != joint) {
+            return Err(shape("text features", format!("{joint} values"), bad.0.len().to_string()));
+        }
+        let text: Vec<f32> = prompts.iter().flat_map(|p| p.0.iter().copied()).collect();
+        let mut all = Vec::with_capacity(clips.len());
+        for clip in clips {
+            if clip.video.len() != joint || clip.patches.len() != patches * joint {
+                let found = format!("{} and {}", clip.video.len(), clip.patches.len());
+                return Err(shape("clip features", format!("{joint} and {} values", patches * joint), found));
+            }
+            let mut video = clip.video.clone();
+            normalise(&mut video);
+            emit(trace, "video_embeds", &video);
+            let mut prompted = weights.prompts.forward(cpu, &mut memory.scratch, &text, &clip.patches, trace);
+            let mut logits = Vec::with_capacity(prompts.len());
+            for row in prompted.chunks_mut(joint) {
+                normalise(row);
+                let cosine: f32 = row.iter().zip(&video).map(|(t, v)| t * v).sum();
+                logits.push(weights.scale * cosine);
+            }
+            emit(trace, "text_embeds", &prompted);
+            emit(trace, "logits_per_video", &logits);
+            finite("logits", &logits)?;
+            all.push(logits);
+        }
+        Ok(all)
+    }
+
+    fn describe(&self) -> String {
+        format!("cpu, {}, {} threads, f32", self.cpu.isa.name(), self.cpu.pool.threads())
+    }
+
+    fn set_trace(&mut self, trace: Option<Trace>) {
+        self.trace = trace;
+    }
+}

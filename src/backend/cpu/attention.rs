@@ -1,0 +1,336 @@
+//! Attention per (item, head): softmax(q·kᵀ)·v with both products on the tile kernel.
+//!
+//! An item is one set of queries with its keys: a frame, a prompt, a clip. Queries come scaled by
+//! hd^-0.5 (folded into the projection at load). Keys are turned into a panel once per item and head;
+//! the matrix of scores never leaves the thread's cache.
+
+use std::cell::RefCell;
+
+use super::activation::exp;
+use super::buffer::{Buffer, LINE};
+use super::gemm::{Cpu, LhsWriter};
+use super::isa::per_isa;
+use super::kernel::{Kernels, Tile};
+
+/// Rows `stride` values apart; head h of a row is at h·hd.
+#[derive(Clone, Copy)]
+pub struct Rows<'a> {
+    pub values: &'a [f32],
+    pub stride: usize,
+}
+
+impl<'a> Rows<'a> {
+    #[inline(always)]
+    fn head(&self, row: usize, head: usize, width: usize) -> &'a [f32] {
+        &self.values[row * self.stride + head * width..][..width]
+    }
+}
+
+/// One set of queries and its keys.
+#[derive(Clone, Copy)]
+pub struct Item<'a> {
+    /// First row and number of rows; the result's rows are the queries'.
+    pub queries: (usize, usize),
+    pub keys: (usize, usize),
+    /// One more key row and value row, of all heads.
+    pub extra: Option<(&'a [f32], &'a [f32])>,
+}
+
+/// What one attention works on.
+pub struct Attention<'a> {
+    pub q: Rows<'a>,
+    pub k: Rows<'a>,
+    pub v: Rows<'a>,
+    pub items: &'a [Item<'a>],
+    pub heads: usize,
+    /// Width of a head.
+    pub head: usize,
+    /// Query i sees keys 0..=i only.
+    pub causal: bool,
+}
+
+#[derive(Default)]
+struct Scratch {
+    keys: Buffer,
+    values: Buffer,
+    query: Buffer,
+    scores: Buffer,
+    weights: Buffer,
+}
+
+thread_local! {
+    static SCRATCH: RefCell<Scratch> = RefCell::default();
+}
+
+impl Attention<'_> {
+    /// Writes every query's result as a row of the next product's left side.
+    pub(super) fn run(&self, cpu: &Cpu, to: LhsWriter<'_>) {
+        cpu.pool.run(self.items.len() * self.heads, |task| {
+            SCRATCH.with_borrow_mut(|scratch| {
+                attend(cpu.isa, cpu.kernels, self, task / self.heads, task % self.heads, scratch, to)
+            })
+        });
+    }
+}
+
+per_isa! {
+    fn attend(
+        kernels: Kernels, all: &Attention<'_>, item: usize, head: usize, scratch: &mut Scratch, to: LhsWriter<'_>,
+    ) = attend_body
+}
+
+#[inline(always)]
+fn attend_body<const FMA: bool>(
+    kernels: Kernels,
+    all: &Attention<'_>,
+    item: usize,
+    head: usize,
+    scratch: &mut Scratch,
+    to: LhsWriter<'_>,
+) {
+    let item = &all.items[item];
+    let (width, cols) = (all.head, kernels.cols);
+    let keys = item.keys.1 + item.extra.is_some() as usize;
+    let row_of = |rows: &Rows<'_>, extra: Option<&'_ [f32]>, i: usize| -> *const f32 {
+        match extra {
+            Some(row) if i == item.keys.1 => row[head * width..][..width].as_ptr(),
+            _ => rows.head(item.keys.0 + i, head, width).as_ptr(),
+        }
+    };
+    // Keys: panels [width][NR] with a key per column. Values: panels [keys][NR] with a channel per column.
+    let key_panels = keys.div_ceil(cols);
+    let value_panels = width.div_ceil(cols);
+    let packed_keys = scratch.keys.fit(key_panels * width * cols);
+    let packed_values = scratch.values.fit(value_panels * keys * cols);
+    for j in 0..key_panels * cols {
+        let panel = &mut packed_keys[j / cols * width * cols..][..width * cols];
+        if j >= keys {
+            panel.iter_mut().skip(j % cols).step_by(cols).for_each(|to| *to = 0.0);
+            continue;
+        }
+        // SAFETY: row_of took the address from a slice of `width` values.
+        let key = unsafe { std::slice::from_raw_parts(row_of(&all.k, item.extra.map(|e| e.0), j), width) };
+        for (to, key) in panel.iter_mut().skip(j % cols).step_by(cols).zip(key) {
+            *to = *key;
+        }
+    }
+    for j in 0..keys {
+        // SAFETY: as above.
+        let value = unsafe { std::slice::from_raw_parts(row_of(&all.v, item.extra.map(|e| e.1), j), width) };
+        for (p, part) in value.chunks(cols).enumerate() {
+            let to = &mut packed_values[(p * keys + j) * cols..][..cols];
+            to[..part.len()].copy_from_slice(part);
+            to[part.len()..].fill(0.0);
+        }
+    }
+    let query_lines = width.div_ceil(LINE);
+    let key_lines = keys.div_ceil(LINE);
+    let mut tile = Tile::new();
+    for first in (0..item.queries.1).step_by(kernels.rows()) {
+        let height = kernels.rows().min(item.queries.1 - first);
+        let kernel = kernels.for_rows(height);
+        let query = scratch.query.fit(query_lines * height * LINE);
+        for r in 0..height {
+            let from = all.q.head(item.queries.0 + first + r, head, width);
+            for (i, part) in from.chunks(LINE).enumerate() {
+                query[(i * height + r) * LINE..][..part.len()].copy_from_slice(part);
+            }
+        }
+        // A causal tile sees no key past its last row.
+        let seen = if all.causal { keys.min(first + height) } else { keys };
+        let panels = seen.div_ceil(cols);
+        let scores = scratch.scores.fit(panels * height * cols);
+        for p in 0..panels {
+            // SAFETY: `query` has the lines of `height` rows, the panel width·NR values, the scores of
+            // this panel height·NR; NR·R·4 bytes keep every part on a cache line or the kernel's vector.
+            unsafe {
+                kernel(
+                    width,
+                    query.as_ptr(),
+                    packed_keys[p * width * cols..][..width * cols].as_ptr(),
+                    scores[p * height * cols..][..height * cols].as_mut_ptr(),
+                    false,
+                )
+            }
+        }
+        let weights = scratch.weights.fit(key_lines * height * LINE);
+        let mut scale = [0f32; super::kernel::MAX_ROWS];
+        for r in 0..height {
+            let visible = if all.causal { keys.min(first + r + 1) } else { keys };
+            scale[r] = softmax_row::<FMA>(scores, r, height, cols, visible, seen, weights);
+        }
+        for p in 0..value_panels {
+            let columns = cols.min(width - p * cols);
+            // SAFETY: `weights` has the lines of `seen` columns of `height` rows, the panel keys·NR
+            // values, and the tile the largest R·NR.
+            unsafe {
+                kernel(
+                    seen,
+                    weights.as_ptr(),
+                    packed_values[p * keys * cols..][..keys * cols].as_ptr(),
+                    tile.0.as_mut_ptr(),
+                    false,
+                )
+            }
+            for (r, scale) in scale[..height].iter().enumerate() {
+                let row = &mut tile.0[r * cols..][..columns];
+                row.iter_mut().for_each(|v| *v *= scale);
+                // SAFETY: these rows × this head's columns belong to this task alone.
+                unsafe { to.put(item.queries.0 + first + r, head * width + p * cols, row) }
+            }
+        }
+    }
+}
+
+/// exp(score − max) of row `r`'s first `visible` scores into the lines of `weights`, 0 up to `seen`;
+/// returns 1/Σ.
+#[inline(always)]
+fn softmax_row<const FMA: bool>(
+    scores: &mut [f32],
+    r: usize,
+    height: usize,
+    cols: usize,
+    visible: usize,
+    seen: usize,
+    weights: &mut [f32],
+) -> f32 {
+    let lanes_per_chunk = cols.min(LINE);
+    let chunk_at = |j: usize| j / cols * height * cols + r * cols + j % cols;
+    for j in visible..seen.next_multiple_of(lanes_per_chunk) {
+        scores[chunk_at(j)] = f32::NEG_INFINITY;
+    }
+    let mut max = [f32::NEG_INFINITY; LINE];
+    for j in (0..seen).step_by(lanes_per_chunk) {
+        let chunk = &scores[chunk_at(j)..][..lanes_per_chunk];
+        for (max, x) in max.iter_mut().zip(chunk) {
+            *max = if *x > *max { *x } else { *max };
+        }
+    }
+    let max = max.into_iter().fold(f32::NEG_INFINITY, |a, b| if b > a { b } else { a });
+    let mut sums = [0f32; LINE];
+    for j in (0..seen).step_by(lanes_per_chunk) {
+        let chunk = &scores[chunk_at(j)..][..lanes_per_chunk];
+        let to = &mut weights[(j / LINE * height + r) * LINE + j % LINE..][..lanes_per_chunk];
+        for ((to, x), sum) in to.iter_mut().zip(chunk).zip(&mut sums) {
+            *to = exp::<FMA>(x - max);
+            *sum += *to;
+        }
+    }
+    1.0 / sums.iter().sum::<f32>()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::backend::cpu::gemm::{Activation, Lhs, Linear, Out, gemm};
+    use crate::backend::cpu::isa::Isa;
+    use crate::model::recipe;
+
+    /// Lhs → row-major, through a product with the unit matrix.
+    fn unpack(cpu: &Cpu, lhs: &Lhs) -> Vec<f32> {
+        let mut same = Linear::new(cpu, lhs.k, lhs.k);
+        let unit: Vec<f32> = (0..lhs.k * lhs.k).map(|i| (i % (lhs.k + 1) == 0) as u8 as f32).collect();
+        same.put(cpu, 0, &unit, 1.0);
+        let mut out = vec![0.0; lhs.rows * lhs.k];
+        gemm(cpu, lhs, &same, Activation::None, Out::Rows(&mut out));
+        out
+    }
+
+    fn check(
+        isa: Isa,
+        lengths: &[(usize, usize)],
+        heads: usize,
+        head: usize,
+        causal: bool,
+        extra: bool,
+        gain: f32,
+    ) {
+        let d = heads * head;
+        let (queries, keys): (usize, usize) = lengths.iter().fold((0, 0), |s, l| (s.0 + l.0, s.1 + l.1));
+        let fill = |name: &str, rows: usize| -> Vec<f32> {
+            recipe::tensor(name, &[rows, 4])
+                .iter()
+                .cycle()
+                .take(rows * d)
+                .enumerate()
+                .map(|(i, v)| v * gain * ((i * 7 % 13) as f32 / 6.0 - 1.0))
+                .collect()
+        };
+        let (q, k, v) = (fill("q.weight", queries), fill("k.weight", keys), fill("v.weight", keys));
+        let (ek, ev) = (fill("ek.weight", 1), fill("ev.weight", 1));
+        let mut items = Vec::new();
+        let (mut q0, mut k0) = (0, 0);
+        for &(nq, nk) in lengths {
+            items.push(Item {
+                queries: (q0, nq),
+                keys: (k0, nk),
+                extra: extra.then_some((&ek[..], &ev[..])),
+            });
+            (q0, k0) = (q0 + nq, k0 + nk);
+        }
+        let cpu = Cpu::new(isa, 2);
+        let mut lhs = Lhs::default();
+        let rows = |values| Rows { values, stride: d };
+        let attention =
+            Attention { q: rows(&q), k: rows(&k), v: rows(&v), items: &items, heads, head, causal };
+        attention.run(&cpu, lhs.reset(&cpu, queries, d));
+        let ours = unpack(&cpu, &lhs);
+        for item in &items {
+            for h in 0..heads {
+                for i in 0..item.queries.1 {
+                    let row = (item.queries.0 + i) * d + h * head;
+                    let mut seen: Vec<(&[f32], &[f32])> = (0..item.keys.1)
+                        .filter(|j| !causal || *j <= i)
+                        .map(|j| ((item.keys.0 + j) * d + h * head, head))
+                        .map(|(at, n)| (&k[at..at + n], &v[at..at + n]))
+                        .collect();
+                    if let Some((ek, ev)) = item.extra {
+                        seen.push((&ek[h * head..][..head], &ev[h * head..][..head]));
+                    }
+                    let scores: Vec<f64> = seen
+                        .iter()
+                        .map(|(k, _)| {
+                            q[row..row + head].iter().zip(*k).map(|(a, b)| *a as f64 * *b as f64).sum()
+                        })
+                        .collect();
+                    let max = scores.iter().fold(f64::MIN, |a, b| a.max(*b));
+                    let total: f64 = scores.iter().map(|s| (s - max).exp()).sum();
+                    for c in 0..head {
+                        let exact: f64 = scores
+                            .iter()
+                            .zip(&seen)
+                            .map(|(s, (_, v))| (s - max).exp() / total * v[c] as f64)
+                            .sum();
+                        let bound = 3e-6 * gain as f64 * (1.0 + max.abs() / 8.0);
+                        assert!(
+                            (ours[row + c] as f64 - exact).abs() < bound,
+                            "{} {lengths:?} {heads}x{head} row {i}: {} against {exact}",
+                            isa.name(),
+                            ours[row + c]
+                        );
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn attention_equals_the_naive_sum_for_any_lengths_and_head_sizes() {
+        for isa in Isa::available() {
+            check(isa, &[(5, 5)], 3, 16, false, false, 1.0);
+            check(isa, &[(50, 50), (50, 50)], 2, 64, false, true, 1.0);
+            check(isa, &[(1, 1), (3, 40), (17, 31)], 2, 24, false, false, 1.0);
+            check(isa, &[(13, 65)], 1, 96, false, true, 1.0);
+            check(isa, &[(7, 7), (77, 77), (1, 1), (33, 33)], 2, 40, true, false, 1.0);
+            check(isa, &[(4, 6)], 5, 7, false, false, 1.0);
+        }
+    }
+
+    #[test]
+    fn softmax_survives_scores_of_thousands() {
+        for isa in Isa::available() {
+            check(isa, &[(9, 40)], 1, 64, false, false, 30.0);
+            check(isa, &[(20, 20)], 1, 64, true, false, 30.0);
+        }
+    }
+}

@@ -1,0 +1,97 @@
+//! Which instruction set runs: chosen once at load, carried by value.
+//!
+//! Invariant: an [`Isa`] above portable exists only after the processor said that it has it, so code
+//! that holds one may call the functions compiled for it.
+
+/// An instruction set this processor has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Isa(Level);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Level {
+    Portable,
+    #[cfg(target_arch = "x86_64")]
+    Avx2,
+    #[cfg(target_arch = "x86_64")]
+    Avx512,
+}
+
+impl Isa {
+    /// All that this processor has, fastest first; the last is always the portable one.
+    pub fn available() -> Vec<Isa> {
+        let mut found = Vec::new();
+        #[cfg(target_arch = "x86_64")]
+        {
+            let fma = is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma");
+            let v4 = is_x86_feature_detected!("avx512f")
+                && is_x86_feature_detected!("avx512bw")
+                && is_x86_feature_detected!("avx512dq")
+                && is_x86_feature_detected!("avx512vl");
+            if fma && v4 {
+                found.push(Isa(Level::Avx512));
+            }
+            if fma {
+                found.push(Isa(Level::Avx2));
+            }
+        }
+        found.push(Isa(Level::Portable));
+        found
+    }
+
+    /// The fastest that this processor has.
+    pub fn best() -> Isa {
+        Self::available()[0]
+    }
+
+    pub fn name(self) -> &'static str {
+        match self.0 {
+            Level::Portable => "portable",
+            #[cfg(target_arch = "x86_64")]
+            Level::Avx2 => "AVX2+FMA",
+            #[cfg(target_arch = "x86_64")]
+            Level::Avx512 => "AVX-512",
+        }
+    }
+
+    pub(super) fn level(self) -> Level {
+        self.0
+    }
+}
+
+/// Defines `$name(isa, …)`, which runs `$body::<FMA>(…)` compiled for the given instruction set. The
+/// body is `#[inline(always)]` scalar code over lanes that the compiler vectorises; `FMA` says whether
+/// `mul_add` is one instruction there.
+macro_rules! per_isa {
+    ($(#[$doc:meta])* $vis:vis fn $name:ident($($arg:ident: $ty:ty),* $(,)?) = $body:ident) => {
+        $(#[$doc])*
+        #[allow(clippy::too_many_arguments)]
+        $vis fn $name(isa: $crate::backend::cpu::isa::Isa, $($arg: $ty),*) {
+            #[cfg(target_arch = "x86_64")]
+            #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
+            fn avx512($($arg: $ty),*) {
+                $body::<true>($($arg),*)
+            }
+            #[cfg(target_arch = "x86_64")]
+            #[target_feature(enable = "avx2,fma")]
+            fn avx2($($arg: $ty),*) {
+                $body::<true>($($arg),*)
+            }
+            match isa.level() {
+                $crate::backend::cpu::isa::Level::Portable => $body::<false>($($arg),*),
+                #[cfg(target_arch = "x86_64")]
+                // SAFETY: the level exists only after detection (see Isa).
+                $crate::backend::cpu::isa::Level::Avx2 => unsafe { avx2($($arg),*) },
+                #[cfg(target_arch = "x86_64")]
+                // SAFETY: as above.
+                $crate::backend::cpu::isa::Level::Avx512 => unsafe { avx512($($arg),*) },
+            }
+        }
+    };
+}
+pub(super) use per_isa;
+
+/// a·b + c, in one rounding where the instruction set does that at full speed.
+#[inline(always)]
+pub(super) fn mul_add<const FMA: bool>(a: f32, b: f32, c: f32) -> f32 {
+    if FMA { a.mul_add(b, c) } else { a * b + c }
+}

@@ -1,0 +1,196 @@
+//! The innermost loop: one tile of a matrix product, accumulators in registers.
+//!
+//! tile[R][NR] = (tile +) A[R][k] · B[k][NR], with A in lines (see `gemm::Lhs`) and B a panel of NR
+//! columns (see `gemm::Linear`). Every element is one chain of multiply-adds over k in order, whatever
+//! R is: a row's result never depends on the rows beside it.
+
+use super::buffer::LINE;
+use super::isa::{Isa, Level};
+
+/// `(k, a, b, tile, add)`.
+///
+/// # Safety
+/// `a`: ceil(k/16)·R·16 values. `b`: k·NR values, on a cache line. `tile`: R·NR values, on a cache
+/// line. The processor has the kernel's instruction set.
+pub type Kernel = unsafe fn(usize, *const f32, *const f32, *mut f32, bool);
+
+/// Rows of the tallest tile of any instruction set.
+pub const MAX_ROWS: usize = 14;
+/// Columns of the widest panel of any instruction set.
+pub const MAX_COLS: usize = 32;
+
+/// A tile's memory.
+#[repr(C, align(64))]
+pub struct Tile(pub [f32; MAX_ROWS * MAX_COLS]);
+
+impl Tile {
+    pub fn new() -> Self {
+        Tile([0.0; MAX_ROWS * MAX_COLS])
+    }
+}
+
+/// The kernels of one instruction set.
+#[derive(Clone, Copy)]
+pub struct Kernels {
+    /// NR, columns of a panel; a multiple or a divisor of 16.
+    pub cols: usize,
+    /// Index R-1: the kernel for tiles of R rows.
+    by_rows: &'static [Kernel],
+}
+
+impl Kernels {
+    pub fn of(isa: Isa) -> Self {
+        match isa.level() {
+            Level::Portable => Kernels { cols: portable::NR, by_rows: &portable::KERNELS },
+            #[cfg(target_arch = "x86_64")]
+            Level::Avx2 => Kernels { cols: avx2::NR, by_rows: &avx2::KERNELS },
+            #[cfg(target_arch = "x86_64")]
+            Level::Avx512 => Kernels { cols: avx512::NR, by_rows: &avx512::KERNELS },
+        }
+    }
+
+    /// MR, rows of the tallest tile.
+    pub fn rows(&self) -> usize {
+        self.by_rows.len()
+    }
+
+    #[inline(always)]
+    pub fn for_rows(&self, rows: usize) -> Kernel {
+        self.by_rows[rows - 1]
+    }
+}
+
+/// Stamps a kernel generic over R out of vector operations; `$w` vectors of `$lanes` make a panel row.
+macro_rules! simd_kernel {
+    ($feature:literal, $lanes:literal, $w:literal, $zero:expr, $load:ident, $store:ident, $set1:ident, $fma:ident, $add:ident) => {
+        pub const NR: usize = $lanes * $w;
+
+        /// # Safety
+        /// See [`Kernel`](super::Kernel).
+        #[target_feature(enable = $feature)]
+        unsafe fn kernel<const R: usize>(k: usize, a: *const f32, b: *const f32, tile: *mut f32, add: bool) {
+            // SAFETY: every address below is within the extents that the caller promises.
+            unsafe {
+                let mut sums = [[$zero; $w]; R];
+                let (mut a, mut b) = (a, b);
+                let mut left = k;
+                while left > 0 {
+                    let steps = left.min(LINE);
+                    for step in 0..steps {
+                        let mut columns = [$zero; $w];
+                        for w in 0..$w {
+                            columns[w] = $load(b.add(w * $lanes));
+                        }
+                        for r in 0..R {
+                            let x = $set1(*a.add(r * LINE + step));
+                            for w in 0..$w {
+                                sums[r][w] = $fma(x, columns[w], sums[r][w]);
+                            }
+                        }
+                        b = b.add(NR);
+                    }
+                    a = a.add(R * LINE);
+                    left -= steps;
+                }
+                for r in 0..R {
+                    for w in 0..$w {
+                        let to = tile.add(r * NR + w * $lanes);
+                        let sum = if add { $add($load(to), sums[r][w]) } else { sums[r][w] };
+                        $store(to, sum);
+                    }
+                }
+            }
+        }
+    };
+}
+
+#[cfg(target_arch = "x86_64")]
+mod avx512 {
+    use super::{Kernel, LINE};
+    use std::arch::x86_64::*;
+
+    // 12 × 2 accumulators, 2 columns and a broadcast fit the 32 registers.
+    simd_kernel!(
+        "avx512f",
+        16,
+        2,
+        _mm512_setzero_ps(),
+        _mm512_load_ps,
+        _mm512_store_ps,
+        _mm512_set1_ps,
+        _mm512_fmadd_ps,
+        _mm512_add_ps
+    );
+
+    pub static KERNELS: [Kernel; 12] = [
+        kernel::<1>,
+        kernel::<2>,
+        kernel::<3>,
+        kernel::<4>,
+        kernel::<5>,
+        kernel::<6>,
+        kernel::<7>,
+        kernel::<8>,
+        kernel::<9>,
+        kernel::<10>,
+        kernel::<11>,
+        kernel::<12>,
+    ];
+}
+
+#[cfg(target_arch = "x86_64")]
+mod avx2 {
+    use super::{Kernel, LINE};
+    use std::arch::x86_64::*;
+
+    // 6 × 2 accumulators, 2 columns and a broadcast fit the 16 registers.
+    simd_kernel!(
+        "avx2,fma",
+        8,
+        2,
+        _mm256_setzero_ps(),
+        _mm256_load_ps,
+        _mm256_store_ps,
+        _mm256_set1_ps,
+        _mm256_fmadd_ps,
+        _mm256_add_ps
+    );
+
+    pub static KERNELS: [Kernel; 6] =
+        [kernel::<1>, kernel::<2>, kernel::<3>, kernel::<4>, kernel::<5>, kernel::<6>];
+}
+
+mod portable {
+    use super::{Kernel, LINE};
+
+    pub const NR: usize = 8;
+
+    /// # Safety
+    /// See [`Kernel`](super::Kernel).
+    unsafe fn kernel<const R: usize>(k: usize, a: *const f32, b: *const f32, tile: *mut f32, add: bool) {
+        // SAFETY: these are the extents that the caller promises; `tile` overlaps neither input.
+        let (a, b, tile) = unsafe {
+            (
+                std::slice::from_raw_parts(a, k.div_ceil(LINE) * R * LINE),
+                std::slice::from_raw_parts(b, k * NR),
+                std::slice::from_raw_parts_mut(tile, R * NR),
+            )
+        };
+        let mut sums = [[0f32; NR]; R];
+        for (lines, columns) in a.chunks_exact(R * LINE).zip(b.chunks(LINE * NR)) {
+            for (step, columns) in columns.chunks_exact(NR).enumerate() {
+                for (r, sums) in sums.iter_mut().enumerate() {
+                    let x = lines[r * LINE + step];
+                    for (sum, column) in sums.iter_mut().zip(columns) {
+                        *sum += x * column;
+                    }
+                }
+            }
+        }
+        for (to, sum) in tile.iter_mut().zip(sums.iter().flatten()) {
+            *to = if add { *to + sum } else { *sum };
+        }
+    }
+
+    pub static KERNELS: [Kernel; 4] = [kernel::<1>, kernel::<2>, kernel::<3>, kernel::<4>];
+}

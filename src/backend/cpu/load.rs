@@ -1,0 +1,69 @@
+//! Tensors by name → packed layers. Every source is dropped as soon as it is packed.
+
+use super::gemm::{Cpu, Linear};
+use super::layer_norm::LayerNorm;
+use crate::backend::BackendError;
+use crate::model::ModelError;
+
+/// Where weights come from: Hugging Face name and shape → row-major values.
+pub type Source<'a> = dyn FnMut(&str, &[usize]) -> Result<Vec<f32>, ModelError> + 'a;
+
+pub(super) struct Loader<'a, 'b> {
+    pub cpu: &'a Cpu,
+    pub source: &'a mut Source<'b>,
+}
+
+impl Loader<'_, '_> {
+    pub fn tensor(&mut self, name: &str, shape: &[usize]) -> Result<Vec<f32>, BackendError> {
+        let values = (self.source)(name, shape)?;
+        if values.len() != shape.iter().product::<usize>() {
+            return Err(BackendError::Shape {
+                what: format!("tensor `{name}`"),
+                expected: format!("shape {shape:?}"),
+                found: format!("{} values", values.len()),
+            });
+        }
+        Ok(values)
+    }
+
+    pub fn norm(&mut self, prefix: &str, width: usize) -> Result<LayerNorm, BackendError> {
+        let weight = self.tensor(&format!("{prefix}.weight"), &[width])?;
+        Ok(LayerNorm { weight, bias: self.tensor(&format!("{prefix}.bias"), &[width])? })
+    }
+
+    pub fn linear(
+        &mut self,
+        prefix: &str,
+        outs: usize,
+        ins: usize,
+        bias: bool,
+    ) -> Result<Linear, BackendError> {
+        self.stacked(&[(prefix.into(), 1.0)], outs, ins, bias)
+    }
+
+    /// Several projections of one input side by side, each times a factor.
+    pub fn stacked(
+        &mut self,
+        parts: &[(String, f32)],
+        outs: usize,
+        ins: usize,
+        bias: bool,
+    ) -> Result<Linear, BackendError> {
+        let mut linear = Linear::new(self.cpu, ins, outs * parts.len());
+        for (i, (prefix, factor)) in parts.iter().enumerate() {
+            let weight = self.tensor(&format!("{prefix}.weight"), &[outs, ins])?;
+            linear.put(self.cpu, i * outs, &weight, *factor);
+            if bias {
+                linear.put_bias(i * outs, &self.tensor(&format!("{prefix}.bias"), &[outs])?, *factor);
+            }
+        }
+        Ok(linear)
+    }
+
+    /// q, k, v of one self-attention; the queries' scale hd^-0.5 is folded in.
+    pub fn qkv(&mut self, prefix: &str, width: usize, heads: usize) -> Result<Linear, BackendError> {
+        let scale = ((width / heads) as f32).powf(-0.5);
+        let part = |name: &str, factor| (format!("{prefix}.{name}_proj"), factor);
+        self.stacked(&[part("q", scale), part("k", 1.0), part("v", 1.0)], width, width, true)
+    }
+}

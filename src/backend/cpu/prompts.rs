@@ -1,0 +1,111 @@
+//! Video-specific prompting: what the clip's patches say moves every label's text vector a little.
+//! Labels never see each other, and keys and values are the clip's alone.
+
+use super::attention::{Attention, Item, Rows};
+use super::block::Scratch;
+use super::buffer::Buffer;
+use super::gemm::{Activation, Cpu, Lhs, Linear, Out, gemm};
+use super::layer_norm::LayerNorm;
+use super::load::Loader;
+use crate::backend::{BackendError, Trace, emit};
+use crate::model::Config;
+
+/// Prompts that share one packing of the keys.
+const QUERIES: usize = 96;
+
+struct Layer {
+    norm1: LayerNorm,
+    query: Linear,
+    key_value: Linear,
+    out: Linear,
+    norm3: LayerNorm,
+    fc1: Linear,
+    fc2: Linear,
+}
+
+pub struct Prompts {
+    norm: LayerNorm,
+    layers: Vec<Layer>,
+    alpha: Vec<f32>,
+    heads: usize,
+}
+
+impl Prompts {
+    pub(super) fn load(loader: &mut Loader<'_, '_>, config: &Config) -> Result<Self, BackendError> {
+        let (width, heads) = (config.projection, config.prompt_heads);
+        let scale = ((width / heads) as f32).powf(-0.5);
+        let mut layers = Vec::with_capacity(config.prompt_layers);
+        for i in 0..config.prompt_layers {
+            let layer = format!("prompts_generator.decoder.{i}");
+            let part = |name: &str, factor| (format!("{layer}.cross_attn.{name}_proj"), factor);
+            layers.push(Layer {
+                norm1: loader.norm(&format!("{layer}.norm1"), width)?,
+                query: loader.stacked(&[part("q", scale)], width, width, false)?,
+                key_value: loader.stacked(&[part("k", 1.0), part("v", 1.0)], width, width, false)?,
+                out: loader.linear(&format!("{layer}.cross_attn.proj"), width, width, true)?,
+                norm3: loader.norm(&format!("{layer}.norm3"), width)?,
+                fc1: loader.linear(&format!("{layer}.mlp.0"), 4 * width, width, true)?,
+                fc2: loader.linear(&format!("{layer}.mlp.3"), width, 4 * width, true)?,
+            });
+        }
+        let norm = loader.norm("prompts_generator.layernorm", width)?;
+        Ok(Self { norm, layers, alpha: loader.tensor("prompts_generator.alpha", &[width])?, heads })
+    }
+
+    /// `text`: K×E features; `patches`: P×E of one clip → text + alpha · prompted(text), K×E.
+    pub fn forward(
+        &self,
+        cpu: &Cpu,
+        scratch: &mut Scratch,
+        text: &[f32],
+        patches: &[f32],
+        trace: &mut Option<Trace>,
+    ) -> Vec<f32> {
+        let width = self.alpha.len();
+        let (prompts, keys) = (text.len() / width, patches.len() / width);
+        let Scratch { lhs, hidden, qkv } = scratch;
+        let mut seen = Lhs::default();
+        self.norm.to_lines(cpu, patches, width, keys, 0, seen.reset(cpu, keys, width));
+        let items: Vec<Item<'_>> = (0..prompts)
+            .step_by(QUERIES)
+            .map(|first| Item {
+                queries: (first, QUERIES.min(prompts - first)),
+                keys: (0, keys),
+                extra: None,
+            })
+            .collect();
+        let mut queries = Buffer::default();
+        let mut x = text.to_vec();
+        for (i, layer) in self.layers.iter().enumerate() {
+            gemm(cpu, &seen, &layer.key_value, Activation::None, Out::Rows(qkv.fit(keys * 2 * width)));
+            layer.norm1.to_lines(cpu, &x, width, prompts, 0, lhs.reset(cpu, prompts, width));
+            gemm(cpu, lhs, &layer.query, Activation::None, Out::Rows(queries.fit(prompts * width)));
+            let attention = Attention {
+                q: Rows { values: &queries, stride: width },
+                k: Rows { values: qkv, stride: 2 * width },
+                v: Rows { values: &qkv[width..], stride: 2 * width },
+                items: &items,
+                heads: self.heads,
+                head: width / self.heads,
+                causal: false,
+            };
+            attention.run(cpu, lhs.reset(cpu, prompts, width));
+            gemm(cpu, lhs, &layer.out, Activation::None, Out::AddTo(&mut x));
+            layer.norm3.to_lines(cpu, &x, width, prompts, 0, lhs.reset(cpu, prompts, width));
+            gemm(cpu, lhs, &layer.fc1, Activation::QuickGelu, Out::Lines(hidden));
+            gemm(cpu, hidden, &layer.fc2, Activation::None, Out::AddTo(&mut x));
+            emit(trace, &format!("prompts_hidden_{i}"), &x);
+        }
+        for (x, text) in x.chunks_mut(width).zip(text.chunks(width)) {
+            x.iter_mut().zip(text).zip(&self.alpha).for_each(|((x, t), a)| *x = t + a * *x);
+        }
+        x
+    }
+
+    pub fn bytes(&self) -> usize {
+        let layer = |l: &Layer| {
+            [&l.query, &l.key_value, &l.out, &l.fc1, &l.fc2].iter().map(|l| l.bytes()).sum::<usize>()
+        };
+        self.layers.iter().map(layer).sum()
+    }
+}

@@ -1,0 +1,135 @@
+//! The text tower: token ids → one vector per prompt.
+//!
+//! Prompts of any lengths run together as rows one after another: no padding exists, so none is
+//! computed. What follows the end token cannot reach it (causal), so it is cut off.
+
+use super::block::{Block, Extra, Scratch};
+use super::gemm::{Activation, Cpu, Linear, Out, gemm};
+use super::layer_norm::LayerNorm;
+use super::load::Loader;
+use crate::backend::{BackendError, Trace, emit};
+use crate::model::Config;
+
+/// Token rows that pass the tower together.
+const BATCH_ROWS: usize = 512;
+
+pub struct Text {
+    width: usize,
+    vocab: usize,
+    context: usize,
+    /// vocab×width
+    tokens: Vec<f32>,
+    /// context×width
+    positions: Vec<f32>,
+    blocks: Vec<Block>,
+    norm: LayerNorm,
+    projection: Linear,
+}
+
+impl Text {
+    pub(super) fn load(loader: &mut Loader<'_, '_>, config: &Config) -> Result<Self, BackendError> {
+        let (tower, vocab, context) = (&config.text, config.vocab_size, config.context);
+        let width = tower.width;
+        let embeddings = "text_model.embeddings";
+        Ok(Self {
+            width,
+            vocab,
+            context,
+            tokens: loader.tensor(&format!("{embeddings}.token_embedding.weight"), &[vocab, width])?,
+            positions: loader
+                .tensor(&format!("{embeddings}.position_embedding.weight"), &[context, width])?,
+            blocks: (0..tower.layers)
+                .map(|i| Block::load(loader, &format!("text_model.encoder.layers.{i}"), tower))
+                .collect::<Result<_, _>>()?,
+            norm: loader.norm("text_model.final_layer_norm", width)?,
+            projection: loader.linear("text_projection", config.projection, width, false)?,
+        })
+    }
+
+    /// Ids up to the first position of the largest one, which is the end token by the model's rule.
+    fn until_end<'a>(&self, ids: &'a [u32]) -> Result<&'a [u32], BackendError> {
+        let (context, vocab) = (self.context, self.vocab);
+        let fault =
+            |expected: String, found: String| BackendError::Shape { what: "prompt".into(), expected, found };
+        if ids.is_empty() || ids.len() > context {
+            return Err(fault(format!("1 to {context} token ids"), ids.len().to_string()));
+        }
+        if let Some(id) = ids.iter().find(|id| **id as usize >= vocab) {
+            return Err(fault(format!("token ids below {vocab}"), format!("id {id}")));
+        }
+        let largest = ids.iter().max().expect("not empty");
+        let end = ids.iter().position(|id| id == largest).expect("the maximum is among them");
+        Ok(&ids[..=end])
+    }
+
+    /// Each prompt's ids → its E values.
+    pub fn forward(
+        &self,
+        cpu: &Cpu,
+        scratch: &mut Scratch,
+        prompts: &[Vec<u32>],
+        trace: &mut Option<Trace>,
+    ) -> Result<Vec<Vec<f32>>, BackendError> {
+        let prompts = prompts.iter().map(|ids| self.until_end(ids)).collect::<Result<Vec<_>, _>>()?;
+        let mut features = Vec::with_capacity(prompts.len());
+        let mut rest = &prompts[..];
+        while !rest.is_empty() {
+            let mut rows = 0;
+            let fits = rest.iter().take_while(|ids| {
+                rows += ids.len();
+                rows <= BATCH_ROWS
+            });
+            let (batch, later) = rest.split_at(fits.count().max(1));
+            self.batch(cpu, scratch, batch, trace, &mut features);
+            rest = later;
+        }
+        Ok(features)
+    }
+
+    fn batch(
+        &self,
+        cpu: &Cpu,
+        scratch: &mut Scratch,
+        prompts: &[&[u32]],
+        trace: &mut Option<Trace>,
+        features: &mut Vec<Vec<f32>>,
+    ) {
+        let width = self.width;
+        let lengths: Vec<usize> = prompts.iter().map(|ids| ids.len()).collect();
+        let mut x = Vec::with_capacity(lengths.iter().sum::<usize>() * width);
+        for (position, id) in prompts.iter().flat_map(|ids| ids.iter().enumerate()) {
+            let token = &self.tokens[*id as usize * width..][..width];
+            x.extend(token.iter().zip(&self.positions[position * width..]).map(|(t, p)| t + p));
+        }
+        for (i, block) in self.blocks.iter().enumerate() {
+            block.forward(cpu, scratch, &mut x, &lengths, Extra::None, true);
+            if trace.is_some() {
+                let mut rest = &x[..];
+                for length in &lengths {
+                    let (rows, later) = rest.split_at(length * width);
+                    emit(trace, &format!("text_hidden_{i}"), rows);
+                    rest = later;
+                }
+            }
+        }
+        let mut ends = Vec::with_capacity(prompts.len() * width);
+        let mut end = 0;
+        for length in &lengths {
+            end += length;
+            ends.extend_from_slice(&x[(end - 1) * width..end * width]);
+        }
+        let outs = self.projection.outs;
+        let mut out = vec![0.0; prompts.len() * outs];
+        self.norm.to_lines(cpu, &ends, width, prompts.len(), 0, scratch.lhs.reset(cpu, prompts.len(), width));
+        gemm(cpu, &scratch.lhs, &self.projection, Activation::None, Out::Rows(&mut out));
+        for row in out.chunks(outs) {
+            emit(trace, "text_features_before_prompts", row);
+            features.push(row.to_vec());
+        }
+    }
+
+    pub fn bytes(&self) -> usize {
+        let blocks: usize = self.blocks.iter().map(Block::bytes).sum();
+        blocks + self.projection.bytes() + (self.tokens.len() + self.positions.len()) * 4
+    }
+}
