@@ -19,6 +19,9 @@
 //! Source of the model: Ni et al., "Expanding Language-Image Pretrained Models for General Video
 //! Recognition", ECCV 2022, arXiv 2208.02816.
 
+// The rule of the house, tests excepted.
+#![cfg_attr(not(test), warn(clippy::unwrap_used, clippy::undocumented_unsafe_blocks))]
+
 pub mod backend;
 pub mod clip;
 pub mod command;
