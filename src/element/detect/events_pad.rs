@@ -320,6 +320,7 @@ mod tests {
 
     #[test]
     fn reconnects_of_a_camera_do_not_grow_the_queue_of_a_blocked_sink() {
+        gst::init().unwrap();
         let lines = Lines::default();
         lines.open();
         lines.line("kept".into(), false);
