@@ -5,6 +5,7 @@
 use std::io::{self, IsTerminal};
 use std::path::PathBuf;
 
+pub mod bench;
 pub mod checkpoint;
 #[cfg(feature = "gst")]
 pub mod detect;

@@ -82,7 +82,7 @@ mod tests {
         table.row(["a person falling".into(), "0.9".into()]).row(["öl".into(), "10.25".into()]);
         assert_eq!(
             table.to_string(),
-            "label              peak\na person falling    0.9\nöl                10.25\n"
+            "label              peak\na person falling    0.9\nöl                10.25"
         );
     }
 
