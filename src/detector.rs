@@ -12,6 +12,7 @@ mod stats;
 #[cfg(test)]
 mod tests;
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, Weak};
 use std::time::{Duration, Instant};
 
@@ -29,7 +30,7 @@ pub use settings::{Settings, SettingsError};
 use state::{Kept, State, Ticket};
 pub use stats::Stats;
 
-/// How `push` treats a busy engine. Set once, before the first frame.
+/// How `push` treats a busy engine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
     /// `push` never waits; newest window wins, drops are counted.
@@ -89,7 +90,8 @@ const PATIENCE: Duration = Duration::from_secs(1);
 pub struct Detector {
     engine: Arc<Engine>,
     stream: Stream,
-    mode: Mode,
+    /// Mode::Sync.
+    sync: AtomicBool,
     outlet: Arc<dyn Outlet>,
     /// The label set as the user gave it; serialises changes. Taken before `state`.
     labels: Mutex<Labels>,
@@ -135,7 +137,7 @@ impl Detector {
         Ok(Arc::new_cyclic(|me| Self {
             engine,
             stream,
-            mode,
+            sync: AtomicBool::new(mode == Mode::Sync),
             outlet,
             labels: Mutex::new(labels),
             state: Mutex::new(state),
@@ -193,6 +195,15 @@ impl Detector {
         Ok(())
     }
 
+    /// Before the first frame: an outlet may learn late whether its input is live.
+    pub fn set_mode(&self, mode: Mode) {
+        self.sync.store(mode == Mode::Sync, Ordering::Relaxed);
+    }
+
+    pub fn mode(&self) -> Mode {
+        if self.sync.load(Ordering::Relaxed) { Mode::Sync } else { Mode::Async }
+    }
+
     /// Names the source of events from now on.
     pub fn set_source(&self, source: Source) {
         self.state().source = source;
@@ -232,7 +243,7 @@ impl Detector {
             (frames, ticket, self.stream.cancels())
         };
         let prompts = ticket.set.prompts.clone();
-        match self.mode {
+        match self.mode() {
             Mode::Async => {
                 let me = self.me.clone();
                 let done = Box::new(move |result| {

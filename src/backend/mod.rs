@@ -52,7 +52,9 @@ pub enum BackendError {
     UnknownPrecision(String),
     #[error("{what}: expected {expected}, got {found}")]
     Shape { what: String, expected: String, found: String },
-    #[error("{what} has values that are not finite; the checkpoint or its precision is unusable for this input")]
+    #[error(
+        "{what} has values that are not finite; the checkpoint or its precision is unusable for this input"
+    )]
     NotFinite { what: &'static str },
     #[error(transparent)]
     Model(#[from] crate::model::ModelError),
@@ -67,7 +69,11 @@ pub trait Backend: Send {
     /// Each prompt's token ids (start token … end token, at most the text context) → its features.
     fn encode_text(&mut self, prompts: &[Vec<u32>]) -> Result<Vec<TextFeatures>, BackendError>;
     /// Cosine × logit scale of each clip with each prompt: N rows of K logits. Prompts never see each other.
-    fn compare(&mut self, clips: &[&ClipFeatures], prompts: &[TextFeatures]) -> Result<Vec<Vec<f32>>, BackendError>;
+    fn compare(
+        &mut self,
+        clips: &[&ClipFeatures],
+        prompts: &[TextFeatures],
+    ) -> Result<Vec<Vec<f32>>, BackendError>;
     /// One line for logs and `xclipd doctor`: device, instruction set, threads, precision.
     fn describe(&self) -> String;
     /// Shows every named stage of the following calls to `trace`; `None` ends it. A backend that cannot

@@ -76,7 +76,10 @@ pub fn check(
         // NaN is past every bound.
         let ok = max_abs <= bound;
         let verdict = if ok { "ok" } else { "FAIL" };
-        writeln!(out, "{stage:<32} {max_abs:>10.2e} {max_rel:>10.2e} {cosine:>12.9} {bound:>8.0e} {verdict}")?;
+        writeln!(
+            out,
+            "{stage:<32} {max_abs:>10.2e} {max_rel:>10.2e} {cosine:>12.9} {bound:>8.0e} {verdict}"
+        )?;
         passed &= ok;
         compared += 1;
     }
@@ -149,7 +152,8 @@ fn forward(backend: &mut dyn Backend, config: &Config, golden: &Golden<'_>) -> a
         bail!("the file has no `input_ids` [K, N]: made by another script?");
     };
     ensure!(shape.len() == 2 && shape[1] >= 1, "`input_ids`: expected shape [K, N], the file has {shape:?}");
-    let prompts: Vec<Vec<u32>> = ids.chunks(shape[1]).map(|ids| ids.iter().map(|id| *id as u32).collect()).collect();
+    let prompts: Vec<Vec<u32>> =
+        ids.chunks(shape[1]).map(|ids| ids.iter().map(|id| *id as u32).collect()).collect();
 
     let seen = Arc::new(Mutex::new(Stages::new()));
     let sink = seen.clone();
@@ -184,10 +188,18 @@ fn forward(backend: &mut dyn Backend, config: &Config, golden: &Golden<'_>) -> a
 }
 
 /// Our values and the reference's for the same elements.
-fn align(stage: &str, items: &[Vec<f32>], shape: &[usize], reference: Vec<f64>) -> anyhow::Result<(Vec<f64>, Vec<f64>)> {
+fn align(
+    stage: &str,
+    items: &[Vec<f32>],
+    shape: &[usize],
+    reference: Vec<f64>,
+) -> anyhow::Result<(Vec<f64>, Vec<f64>)> {
     let fault = || {
         let ours: Vec<usize> = items.iter().map(Vec::len).collect();
-        format!("`{stage}`: the file has shape {shape:?}, the model gives {} items of {ours:?} values", items.len())
+        format!(
+            "`{stage}`: the file has shape {shape:?}, the model gives {} items of {ours:?} values",
+            items.len()
+        )
     };
     let by_rows = ["vision_", "prompts_visual_ln", "text_hidden"].iter().any(|s| stage.starts_with(s));
     if !by_rows {

@@ -88,8 +88,7 @@ impl Settings {
 mod tests {
     use super::*;
 
-    const RULE: Rule =
-        Rule { size: 96, geometry: Geometry::Stretch, mean: [0.0; 3], std: [1.0; 3] };
+    const RULE: Rule = Rule { size: 96, geometry: Geometry::Stretch, mean: [0.0; 3], std: [1.0; 3] };
 
     #[test]
     fn defaults_are_valid_and_each_fault_names_its_property() {

@@ -116,7 +116,9 @@ impl State {
         let verdict = self.sampler.observe(time.stream_time);
         let mut void = false;
         if let Verdict::Restart(why) = verdict {
-            let silent = self.last_seen.map_or(Duration::ZERO, |last| time.stream_time.saturating_sub(last.stream_time));
+            let silent = self
+                .last_seen
+                .map_or(Duration::ZERO, |last| time.stream_time.saturating_sub(last.stream_time));
             self.cut_window();
             // A pause too short to be a stall may lie within an event.
             if why == Break::Backwards || silent > self.stall_timeout() {
@@ -291,7 +293,8 @@ impl State {
                 self.close(position, Reason::LabelRemoved, outbox);
             }
         }
-        let mut old: Vec<Option<Hysteresis>> = std::mem::take(&mut self.gates).into_iter().map(Some).collect();
+        let mut old: Vec<Option<Hysteresis>> =
+            std::mem::take(&mut self.gates).into_iter().map(Some).collect();
         for (label, &settings) in set.labels.iter().zip(&set.gates) {
             let kept = self.set.index.get(&label.name).and_then(|&position| old[position].take());
             self.gates.push(match kept {

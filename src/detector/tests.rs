@@ -4,7 +4,8 @@
 use std::collections::{HashMap, HashSet};
 
 use super::*;
-use crate::engine::scripted::{BAD, Bench, Score, bench, lock, wait_until};
+use crate::engine::State as EngineState;
+use crate::engine::scripted::{BAD, Bench, Score, bench, loading, lock, wait_until};
 use crate::event::{Event, GateSettings, Phase};
 use crate::image::{ImageInfo, Matrix, PixelFormat, Plane, Range, Roi};
 use crate::model::labels::{GateOverride, Label};
@@ -175,6 +176,32 @@ fn async_never_waits_counts_what_it_drops_and_finish_waits_for_the_rest() {
     let stats = detector.stats();
     assert_eq!(stats.windows + stats.dropped["superseded"], windows);
     assert_eq!(stats.queue, 0);
+}
+
+#[test]
+fn async_counts_windows_dropped_while_the_model_loads_and_sync_waits() {
+    for mode in [Mode::Async, Mode::Sync] {
+        let (engine, go) = loading(BITS);
+        let notes = Arc::new(Notes::default());
+        let detector =
+            Detector::new(engine.clone(), Source::default(), settings(), labels(&["a"]), mode, notes.clone());
+        let detector = detector.unwrap();
+        std::thread::scope(|scope| {
+            let playing = scope.spawn(|| play(&detector, 0, 2000, 1));
+            wait_until(|| detector.stats().frames >= 4);
+            if mode == Mode::Async {
+                playing.join().unwrap();
+                assert_eq!(detector.stats().dropped["loading"], 3);
+                is(&notes.told(), &[]);
+            }
+            go.send(()).unwrap();
+        });
+        wait_until(|| !matches!(engine.state(), EngineState::Loading));
+        play(&detector, 2000, 2500, 1);
+        detector.finish(Eos);
+        assert_eq!(detector.stats().windows, if mode == Mode::Sync { 4 } else { 1 });
+        is(&notes.told(), &[("a", Start, Onset, 1), ("a", End, Eos, 1)]);
+    }
 }
 
 #[test]

@@ -117,6 +117,17 @@ pub fn bench(gated: bool, score: Score) -> Bench {
     Bench { engine, control, gate, begun }
 }
 
+/// An engine that loads until it gets a message.
+pub fn loading(score: Score) -> (Arc<Engine>, Sender<()>) {
+    let (go, held) = channel::<()>();
+    let load = move || {
+        held.recv().expect("the test lets it load");
+        let (begun, _) = channel();
+        Ok(Box::new(Scripted { control: Arc::default(), gate: None, begun, score }) as Box<dyn Backend>)
+    };
+    (Engine::start(model(), Box::new(load)).expect("a thread can be started"), go)
+}
+
 pub fn wait_until(mut what: impl FnMut() -> bool) {
     for _ in 0..5000 {
         if what() {

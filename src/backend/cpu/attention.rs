@@ -236,24 +236,43 @@ mod tests {
         out
     }
 
-    fn check(isa: Isa, lengths: &[(usize, usize)], heads: usize, head: usize, causal: bool, extra: bool, gain: f32) {
+    fn check(
+        isa: Isa,
+        lengths: &[(usize, usize)],
+        heads: usize,
+        head: usize,
+        causal: bool,
+        extra: bool,
+        gain: f32,
+    ) {
         let d = heads * head;
         let (queries, keys): (usize, usize) = lengths.iter().fold((0, 0), |s, l| (s.0 + l.0, s.1 + l.1));
         let fill = |name: &str, rows: usize| -> Vec<f32> {
-            recipe::tensor(name, &[rows, 4]).iter().cycle().take(rows * d).enumerate().map(|(i, v)| v * gain * ((i * 7 % 13) as f32 / 6.0 - 1.0)).collect()
+            recipe::tensor(name, &[rows, 4])
+                .iter()
+                .cycle()
+                .take(rows * d)
+                .enumerate()
+                .map(|(i, v)| v * gain * ((i * 7 % 13) as f32 / 6.0 - 1.0))
+                .collect()
         };
         let (q, k, v) = (fill("q.weight", queries), fill("k.weight", keys), fill("v.weight", keys));
         let (ek, ev) = (fill("ek.weight", 1), fill("ev.weight", 1));
         let mut items = Vec::new();
         let (mut q0, mut k0) = (0, 0);
         for &(nq, nk) in lengths {
-            items.push(Item { queries: (q0, nq), keys: (k0, nk), extra: extra.then_some((&ek[..], &ev[..])) });
+            items.push(Item {
+                queries: (q0, nq),
+                keys: (k0, nk),
+                extra: extra.then_some((&ek[..], &ev[..])),
+            });
             (q0, k0) = (q0 + nq, k0 + nk);
         }
         let cpu = Cpu::new(isa, 2);
         let mut lhs = Lhs::default();
         let rows = |values| Rows { values, stride: d };
-        let attention = Attention { q: rows(&q), k: rows(&k), v: rows(&v), items: &items, heads, head, causal };
+        let attention =
+            Attention { q: rows(&q), k: rows(&k), v: rows(&v), items: &items, heads, head, causal };
         attention.run(&cpu, lhs.reset(&cpu, queries, d));
         let ours = unpack(&cpu, &lhs);
         for item in &items {
@@ -270,17 +289,24 @@ mod tests {
                     }
                     let scores: Vec<f64> = seen
                         .iter()
-                        .map(|(k, _)| q[row..row + head].iter().zip(*k).map(|(a, b)| *a as f64 * *b as f64).sum())
+                        .map(|(k, _)| {
+                            q[row..row + head].iter().zip(*k).map(|(a, b)| *a as f64 * *b as f64).sum()
+                        })
                         .collect();
                     let max = scores.iter().fold(f64::MIN, |a, b| a.max(*b));
                     let total: f64 = scores.iter().map(|s| (s - max).exp()).sum();
                     for c in 0..head {
-                        let exact: f64 =
-                            scores.iter().zip(&seen).map(|(s, (_, v))| (s - max).exp() / total * v[c] as f64).sum();
+                        let exact: f64 = scores
+                            .iter()
+                            .zip(&seen)
+                            .map(|(s, (_, v))| (s - max).exp() / total * v[c] as f64)
+                            .sum();
                         let bound = 3e-6 * gain as f64 * (1.0 + max.abs() / 8.0);
                         assert!(
                             (ours[row + c] as f64 - exact).abs() < bound,
-                            "{} {lengths:?} {heads}x{head} row {i}: {} against {exact}", isa.name(), ours[row + c]
+                            "{} {lengths:?} {heads}x{head} row {i}: {} against {exact}",
+                            isa.name(),
+                            ours[row + c]
                         );
                     }
                 }

@@ -38,7 +38,11 @@ pub enum Extra<'a> {
 }
 
 impl Block {
-    pub(super) fn load(loader: &mut Loader<'_, '_>, prefix: &str, tower: &Tower) -> Result<Self, BackendError> {
+    pub(super) fn load(
+        loader: &mut Loader<'_, '_>,
+        prefix: &str,
+        tower: &Tower,
+    ) -> Result<Self, BackendError> {
         let width = tower.width;
         Ok(Self {
             norm1: loader.norm(&format!("{prefix}.layer_norm1"), width)?,

@@ -263,9 +263,13 @@ fn multiply_body<const FMA: bool>(product: &Product<'_>, panel: usize, tiles: Ra
             let row = first_row + r;
             // SAFETY (all three): rows of this tile × columns of this panel belong to this task alone.
             match &product.target {
-                Target::Rows(to) => unsafe { to.part(row * rhs.outs + first_col, width) }.copy_from_slice(values),
+                Target::Rows(to) => {
+                    unsafe { to.part(row * rhs.outs + first_col, width) }.copy_from_slice(values)
+                }
                 Target::AddTo(to) => {
-                    for (to, value) in unsafe { to.part(row * rhs.outs + first_col, width) }.iter_mut().zip(values) {
+                    for (to, value) in
+                        unsafe { to.part(row * rhs.outs + first_col, width) }.iter_mut().zip(values)
+                    {
                         *to += *value;
                     }
                 }
@@ -304,8 +308,16 @@ mod tests {
 
     #[test]
     fn every_instruction_set_multiplies_awkward_shapes_right() {
-        let shapes =
-            [(1, 1, 1), (1, 768, 33), (2, 17, 5), (5, 16, 32), (13, 31, 31), (25, 48, 100), (37, 600, 64), (50, 1100, 7)];
+        let shapes = [
+            (1, 1, 1),
+            (1, 768, 33),
+            (2, 17, 5),
+            (5, 16, 32),
+            (13, 31, 31),
+            (25, 48, 100),
+            (37, 600, 64),
+            (50, 1100, 7),
+        ];
         for isa in Isa::available() {
             let cpu = Cpu::new(isa, 2);
             for (rows, k, outs) in shapes {
@@ -358,7 +370,12 @@ mod tests {
             };
             let all = run(0..40, 3);
             for rows in [0..1, 7..9, 5..18, 0..40] {
-                assert_eq!(run(rows.clone(), 1), all[rows.start * outs..rows.end * outs], "{} {rows:?}", isa.name());
+                assert_eq!(
+                    run(rows.clone(), 1),
+                    all[rows.start * outs..rows.end * outs],
+                    "{} {rows:?}",
+                    isa.name()
+                );
             }
         }
     }

@@ -110,11 +110,31 @@ mod avx512 {
     use std::arch::x86_64::*;
 
     // 12 × 2 accumulators, 2 columns and a broadcast fit the 32 registers.
-    simd_kernel!("avx512f", 16, 2, _mm512_setzero_ps(), _mm512_load_ps, _mm512_store_ps, _mm512_set1_ps, _mm512_fmadd_ps, _mm512_add_ps);
+    simd_kernel!(
+        "avx512f",
+        16,
+        2,
+        _mm512_setzero_ps(),
+        _mm512_load_ps,
+        _mm512_store_ps,
+        _mm512_set1_ps,
+        _mm512_fmadd_ps,
+        _mm512_add_ps
+    );
 
     pub static KERNELS: [Kernel; 12] = [
-        kernel::<1>, kernel::<2>, kernel::<3>, kernel::<4>, kernel::<5>, kernel::<6>, kernel::<7>,
-        kernel::<8>, kernel::<9>, kernel::<10>, kernel::<11>, kernel::<12>,
+        kernel::<1>,
+        kernel::<2>,
+        kernel::<3>,
+        kernel::<4>,
+        kernel::<5>,
+        kernel::<6>,
+        kernel::<7>,
+        kernel::<8>,
+        kernel::<9>,
+        kernel::<10>,
+        kernel::<11>,
+        kernel::<12>,
     ];
 }
 
@@ -124,9 +144,20 @@ mod avx2 {
     use std::arch::x86_64::*;
 
     // 6 × 2 accumulators, 2 columns and a broadcast fit the 16 registers.
-    simd_kernel!("avx2,fma", 8, 2, _mm256_setzero_ps(), _mm256_load_ps, _mm256_store_ps, _mm256_set1_ps, _mm256_fmadd_ps, _mm256_add_ps);
+    simd_kernel!(
+        "avx2,fma",
+        8,
+        2,
+        _mm256_setzero_ps(),
+        _mm256_load_ps,
+        _mm256_store_ps,
+        _mm256_set1_ps,
+        _mm256_fmadd_ps,
+        _mm256_add_ps
+    );
 
-    pub static KERNELS: [Kernel; 6] = [kernel::<1>, kernel::<2>, kernel::<3>, kernel::<4>, kernel::<5>, kernel::<6>];
+    pub static KERNELS: [Kernel; 6] =
+        [kernel::<1>, kernel::<2>, kernel::<3>, kernel::<4>, kernel::<5>, kernel::<6>];
 }
 
 mod portable {

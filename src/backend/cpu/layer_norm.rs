@@ -30,7 +30,15 @@ impl LayerNorm {
         cpu.run_ranges(rows, 8, |range| {
             for row in range {
                 let (start, step) = to.row(first + row);
-                normalise(cpu.isa, &from[row * stride..][..self.width()], &self.weight, &self.bias, to.values(), start, step);
+                normalise(
+                    cpu.isa,
+                    &from[row * stride..][..self.width()],
+                    &self.weight,
+                    &self.bias,
+                    to.values(),
+                    start,
+                    step,
+                );
             }
         });
     }
@@ -42,7 +50,15 @@ impl LayerNorm {
         let to = Shared::new(to);
         cpu.run_ranges(rows, 8, |range| {
             for row in range {
-                normalise(cpu.isa, &from[row * stride..][..width], &self.weight, &self.bias, &to, row * width, LINE);
+                normalise(
+                    cpu.isa,
+                    &from[row * stride..][..width],
+                    &self.weight,
+                    &self.bias,
+                    &to,
+                    row * width,
+                    LINE,
+                );
             }
         });
     }
@@ -110,7 +126,8 @@ mod tests {
             let cpu = Cpu::new(isa, 2);
             for width in [1, 7, 16, 48, 500, 768] {
                 let noise = recipe::tensor("noise.weight", &[20, width]);
-                let x: Vec<f32> = noise.iter().enumerate().map(|(i, v)| v + 100.0 * (i / width) as f32).collect();
+                let x: Vec<f32> =
+                    noise.iter().enumerate().map(|(i, v)| v + 100.0 * (i / width) as f32).collect();
                 let norm = LayerNorm {
                     weight: recipe::tensor("norm.weight", &[width]),
                     bias: recipe::tensor("norm.bias", &[width]),
@@ -125,7 +142,12 @@ mod tests {
                             + norm.bias[i] as f64;
                         // The mean itself is only known to half a unit in the last place of a sum near 2000.
                         let bound = 1e-6 + 3e-7 * mean.abs() / (variance + 1e-5).sqrt();
-                        assert!((y[i] as f64 - exact).abs() < bound, "{} row {row}: {} {exact}", isa.name(), y[i]);
+                        assert!(
+                            (y[i] as f64 - exact).abs() < bound,
+                            "{} row {row}: {} {exact}",
+                            isa.name(),
+                            y[i]
+                        );
                     }
                 }
             }

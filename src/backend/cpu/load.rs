@@ -31,7 +31,13 @@ impl Loader<'_, '_> {
         Ok(LayerNorm { weight, bias: self.tensor(&format!("{prefix}.bias"), &[width])? })
     }
 
-    pub fn linear(&mut self, prefix: &str, outs: usize, ins: usize, bias: bool) -> Result<Linear, BackendError> {
+    pub fn linear(
+        &mut self,
+        prefix: &str,
+        outs: usize,
+        ins: usize,
+        bias: bool,
+    ) -> Result<Linear, BackendError> {
         self.stacked(&[(prefix.into(), 1.0)], outs, ins, bias)
     }
 

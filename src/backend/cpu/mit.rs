@@ -23,7 +23,13 @@ impl Mit {
     }
 
     /// Frame features [T, E] → mean over T of (blocks(features + positions) + features).
-    pub fn forward(&self, cpu: &Cpu, scratch: &mut Scratch, features: &[f32], trace: &mut Option<Trace>) -> Vec<f32> {
+    pub fn forward(
+        &self,
+        cpu: &Cpu,
+        scratch: &mut Scratch,
+        features: &[f32],
+        trace: &mut Option<Trace>,
+    ) -> Vec<f32> {
         let (frames, width) = (self.frames, features.len() / self.frames);
         let mut x: Vec<f32> = features.iter().zip(&self.positions).map(|(f, p)| f + p).collect();
         for (i, block) in self.blocks.iter().enumerate() {

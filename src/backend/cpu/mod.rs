@@ -105,8 +105,17 @@ impl CpuBackend {
         let loader = &mut Loader { cpu: &cpu, source };
         let prompts = prompts::Prompts::load(loader, config)?;
         let text = text::Text::load(loader, config)?;
-        let weights =
-            Weights { vision, post_norm, projection, mit, patch_norm, patch_projection, prompts, text, scale };
+        let weights = Weights {
+            vision,
+            post_norm,
+            projection,
+            mit,
+            patch_norm,
+            patch_projection,
+            prompts,
+            text,
+            scale,
+        };
         Ok(Self { cpu, config: config.clone(), weights, memory: Memory::default(), trace: None })
     }
 
@@ -131,7 +140,11 @@ impl CpuBackend {
                 Some(from) if from.rows.len() == frame => to.copy_from_slice(&from.rows),
                 _ => {
                     let expected = format!("{tokens}x{width} rows prepared by this backend");
-                    return Err(shape("prepared frame", expected, "another backend's or checkpoint's".into()));
+                    return Err(shape(
+                        "prepared frame",
+                        expected,
+                        "another backend's or checkpoint's".into(),
+                    ));
                 }
             }
         }
@@ -193,7 +206,8 @@ impl Backend for CpuBackend {
                 return Err(shape("frame", format!("{size}x{size}x3 bytes"), found));
             }
         }
-        let states = self.weights.vision.prepare(&self.cpu, &mut self.memory.scratch, frames, &mut self.trace);
+        let states =
+            self.weights.vision.prepare(&self.cpu, &mut self.memory.scratch, frames, &mut self.trace);
         Ok(states.into_iter().map(|rows| Arc::new(Frame { rows }) as Prepared).collect())
     }
 
@@ -210,7 +224,11 @@ impl Backend for CpuBackend {
         Ok(features.into_iter().map(|row| TextFeatures(row.into())).collect())
     }
 
-    fn compare(&mut self, clips: &[&ClipFeatures], prompts: &[TextFeatures]) -> Result<Vec<Vec<f32>>, BackendError> {
+    fn compare(
+        &mut self,
+        clips: &[&ClipFeatures],
+        prompts: &[TextFeatures],
+    ) -> Result<Vec<Vec<f32>>, BackendError> {
         let Self { cpu, config, weights, memory, trace } = self;
         let (joint, patches) = (config.projection, config.patches());
         if let Some(bad) = prompts.iter().find(|p| p.0.len() != joint) {

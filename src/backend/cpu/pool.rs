@@ -159,7 +159,11 @@ impl Inner {
         loop {
             let gate = self.gate.load(Ordering::SeqCst);
             if fresh(gate) {
-                if self.gate.compare_exchange_weak(gate, gate + 1, Ordering::AcqRel, Ordering::Relaxed).is_ok() {
+                if self
+                    .gate
+                    .compare_exchange_weak(gate, gate + 1, Ordering::AcqRel, Ordering::Relaxed)
+                    .is_ok()
+                {
                     return Some(gate & !(GENERATION - 1));
                 }
                 continue;

@@ -68,7 +68,11 @@ impl Prompts {
         self.norm.to_lines(cpu, patches, width, keys, 0, seen.reset(cpu, keys, width));
         let items: Vec<Item<'_>> = (0..prompts)
             .step_by(QUERIES)
-            .map(|first| Item { queries: (first, QUERIES.min(prompts - first)), keys: (0, keys), extra: None })
+            .map(|first| Item {
+                queries: (first, QUERIES.min(prompts - first)),
+                keys: (0, keys),
+                extra: None,
+            })
             .collect();
         let mut queries = Buffer::default();
         let mut x = text.to_vec();
@@ -99,7 +103,9 @@ impl Prompts {
     }
 
     pub fn bytes(&self) -> usize {
-        let layer = |l: &Layer| [&l.query, &l.key_value, &l.out, &l.fc1, &l.fc2].iter().map(|l| l.bytes()).sum::<usize>();
+        let layer = |l: &Layer| {
+            [&l.query, &l.key_value, &l.out, &l.fc1, &l.fc2].iter().map(|l| l.bytes()).sum::<usize>()
+        };
         self.layers.iter().map(layer).sum()
     }
 }

@@ -36,7 +36,8 @@ impl Text {
             vocab,
             context,
             tokens: loader.tensor(&format!("{embeddings}.token_embedding.weight"), &[vocab, width])?,
-            positions: loader.tensor(&format!("{embeddings}.position_embedding.weight"), &[context, width])?,
+            positions: loader
+                .tensor(&format!("{embeddings}.position_embedding.weight"), &[context, width])?,
             blocks: (0..tower.layers)
                 .map(|i| Block::load(loader, &format!("text_model.encoder.layers.{i}"), tower))
                 .collect::<Result<_, _>>()?,
@@ -48,7 +49,8 @@ impl Text {
     /// Ids up to the first position of the largest one, which is the end token by the model's rule.
     fn until_end<'a>(&self, ids: &'a [u32]) -> Result<&'a [u32], BackendError> {
         let (context, vocab) = (self.context, self.vocab);
-        let fault = |expected: String, found: String| BackendError::Shape { what: "prompt".into(), expected, found };
+        let fault =
+            |expected: String, found: String| BackendError::Shape { what: "prompt".into(), expected, found };
         if ids.is_empty() || ids.len() > context {
             return Err(fault(format!("1 to {context} token ids"), ids.len().to_string()));
         }

@@ -48,7 +48,11 @@ pub struct Vision {
 }
 
 impl Vision {
-    pub(super) fn load(loader: &mut Loader<'_, '_>, config: &Config, rule: &Rule) -> Result<Self, BackendError> {
+    pub(super) fn load(
+        loader: &mut Loader<'_, '_>,
+        config: &Config,
+        rule: &Rule,
+    ) -> Result<Self, BackendError> {
         let (tower, patch, patches) = (&config.vision, config.patch_size, config.patches());
         let width = tower.width;
         let embeddings = "vision_model.embeddings";
@@ -62,7 +66,8 @@ impl Vision {
         pre_norm.to_rows(loader.cpu, &raw, width, &mut class);
         let ins = 3 * patch * patch;
         let mut embedding = Linear::new(loader.cpu, ins, width);
-        let kernel = loader.tensor(&format!("{embeddings}.patch_embedding.weight"), &[width, 3, patch, patch])?;
+        let kernel =
+            loader.tensor(&format!("{embeddings}.patch_embedding.weight"), &[width, 3, patch, patch])?;
         embedding.put(loader.cpu, 0, &kernel, 1.0);
         drop(kernel);
 
@@ -72,14 +77,27 @@ impl Vision {
         let first_message = first.key_value(loader.cpu, &message);
         let mut rest = Vec::with_capacity(tower.layers.saturating_sub(1));
         for i in 1..tower.layers {
-            rest.push((Messages::load(loader, &layer(i), width, tower.heads)?, Block::load(loader, &layer(i), tower)?));
+            rest.push((
+                Messages::load(loader, &layer(i), width, tower.heads)?,
+                Block::load(loader, &layer(i), tower)?,
+            ));
         }
-        let normalised = std::array::from_fn(|c| {
-            std::array::from_fn(|v| (v as f32 / 255.0 - rule.mean[c]) / rule.std[c])
-        });
+        let normalised =
+            std::array::from_fn(|c| std::array::from_fn(|v| (v as f32 / 255.0 - rule.mean[c]) / rule.std[c]));
         let (size, tokens) = (config.image_size, patches + 1);
         Ok(Self {
-            size, patch, width, tokens, normalised, embedding, class, positions, pre_norm, first, first_message, rest,
+            size,
+            patch,
+            width,
+            tokens,
+            normalised,
+            embedding,
+            class,
+            positions,
+            pre_norm,
+            first,
+            first_message,
+            rest,
         })
     }
 
@@ -120,7 +138,8 @@ impl Vision {
 
     /// Normalised pixels as [3, S, S]; for the trace only, the embedding makes them in place.
     fn pixel_values(&self, frame: &Reduced) -> Vec<f32> {
-        let table = |c: usize| frame.rgb.iter().skip(c).step_by(3).map(move |v| self.normalised[c][*v as usize]);
+        let table =
+            |c: usize| frame.rgb.iter().skip(c).step_by(3).map(move |v| self.normalised[c][*v as usize]);
         (0..3).flat_map(table).collect()
     }
 
@@ -169,7 +188,14 @@ impl Vision {
     }
 
     /// `x`: the T·L rows of a window after block 0, in place through blocks 1….
-    pub fn encode(&self, cpu: &Cpu, scratch: &mut Scratch, x: &mut [f32], messages: &mut Buffer, trace: &mut Option<Trace>) {
+    pub fn encode(
+        &self,
+        cpu: &Cpu,
+        scratch: &mut Scratch,
+        x: &mut [f32],
+        messages: &mut Buffer,
+        trace: &mut Option<Trace>,
+    ) {
         let frame = self.tokens * self.width;
         let frames = x.len() / frame;
         let group = self.group();
@@ -187,13 +213,19 @@ impl Vision {
     }
 
     pub fn bytes(&self) -> usize {
-        let rest: usize = self.rest.iter().map(|(m, b)| m.fc.bytes() + m.qkv.bytes() + m.out.bytes() + b.bytes()).sum();
+        let rest: usize =
+            self.rest.iter().map(|(m, b)| m.fc.bytes() + m.qkv.bytes() + m.out.bytes() + b.bytes()).sum();
         self.embedding.bytes() + self.first.bytes() + rest + self.positions.len() * 4
     }
 }
 
 impl Messages {
-    fn load(loader: &mut Loader<'_, '_>, layer: &str, width: usize, heads: usize) -> Result<Self, BackendError> {
+    fn load(
+        loader: &mut Loader<'_, '_>,
+        layer: &str,
+        width: usize,
+        heads: usize,
+    ) -> Result<Self, BackendError> {
         Ok(Self {
             fc: loader.linear(&format!("{layer}.message_fc"), width, width, true)?,
             norm: loader.norm(&format!("{layer}.message_ln"), width)?,
@@ -229,7 +261,11 @@ impl Messages {
 }
 
 /// Block 0's message: fc(class), then + out(v(LN(·))), since its attention sees equal tokens only.
-fn constant_message(loader: &mut Loader<'_, '_>, layer: &str, class: &[f32]) -> Result<Vec<f32>, BackendError> {
+fn constant_message(
+    loader: &mut Loader<'_, '_>,
+    layer: &str,
+    class: &[f32],
+) -> Result<Vec<f32>, BackendError> {
     let width = class.len();
     let fc = loader.linear(&format!("{layer}.message_fc"), width, width, true)?;
     let norm = loader.norm(&format!("{layer}.message_ln"), width)?;
