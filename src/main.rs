@@ -43,7 +43,7 @@ fn main() -> ExitCode {
         Ok(Verdict::Pass) => ExitCode::SUCCESS,
         Ok(Verdict::Fail) => ExitCode::FAILURE,
         Err(error) => {
-            eprintln!("xclipd: {:#}", anyhow::Error::from(error));
+            eprintln!("xclipd: {error}");
             ExitCode::FAILURE
         }
     }

@@ -2,7 +2,7 @@
 //!
 //! Results go to stdout, everything else to stderr. A closed stdout (`| head`) ends a command quietly.
 
-use std::io;
+use std::io::{self, IsTerminal};
 use std::path::PathBuf;
 
 pub mod checkpoint;
@@ -11,6 +11,7 @@ pub mod detect;
 pub mod doctor;
 pub mod eval;
 pub mod matching;
+#[cfg(feature = "gst")]
 pub mod packages;
 #[cfg(feature = "gst")]
 pub mod recorder;
@@ -77,7 +78,13 @@ impl CommandError {
 pub fn start_log(verbose: u8) {
     let level = ["warn", "gstxclip=info,warn", "gstxclip=debug,info", "trace"][usize::from(verbose.min(3))];
     let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| level.into());
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_target(false).init();
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(io::stderr)
+        .with_ansi(io::stderr().is_terminal())
+        .with_target(false)
+        .without_time()
+        .init();
 }
 
 /// A finished write to stdout; a reader who has had enough is not an error.

@@ -6,6 +6,7 @@ use gstreamer as gst;
 pub mod detect;
 pub mod meta;
 pub mod overlay;
+pub mod scenesrc;
 
 /// Registers every element, with the plugin that was loaded from libgstxclip.so.
 pub fn register(plugin: &gst::Plugin) -> Result<(), glib::BoolError> {
@@ -22,6 +23,7 @@ pub fn register_static() -> Result<(), glib::BoolError> {
 fn register_all(plugin: Option<&gst::Plugin>) -> Result<(), glib::BoolError> {
     meta::register();
     overlay::register(plugin)?;
+    scenesrc::register(plugin)?;
     detect::register(plugin)?;
     Ok(())
 }

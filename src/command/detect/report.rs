@@ -182,6 +182,9 @@ impl Report {
         } else {
             eprint!("{table}");
         }
+        if windows == 0 {
+            eprintln!("no window was complete: the input is shorter than what the model looks at");
+        }
         eprintln!("{} of video at {}; {windows} windows, {dropped}", at(position), self.speed(position));
         self.broken.take().map_or(Ok(()), Err)
     }

@@ -33,7 +33,8 @@ struct Tally {
 }
 
 /// A loaded checkpoint that answers with logits of fixed prompts.
-struct Judge {
+pub struct Judge {
+    pub fingerprint: String,
     backend: Box<dyn Backend>,
     frames: usize,
     size: u32,
@@ -44,7 +45,7 @@ struct Judge {
 /// Prints both worlds' figures; returns top-1 on plain backgrounds.
 pub fn measure(arguments: &Eval) -> Result<f64, CommandError> {
     let mut judge = Judge::new(&arguments.model, arguments.threads)?;
-    println!("{}", judge.backend.describe());
+    println!("{}", judge.describe());
     let mut plain = None;
     for (world, hardness) in [("plain backgrounds", 0.0), ("busy backgrounds", 1.0)] {
         let tally = judge.world(arguments, hardness)?;
@@ -56,7 +57,7 @@ pub fn measure(arguments: &Eval) -> Result<f64, CommandError> {
 
 impl Judge {
     /// Prompts in this order: the actions' labels, their held-out phrasings, the background.
-    fn new(name: &str, threads: usize) -> Result<Self, CommandError> {
+    pub fn new(name: &str, threads: usize) -> Result<Self, CommandError> {
         let model = Model::open(name, Heads::Hf)?;
         let mut backend = backend::open(&model, Device::Auto, Precision::Auto, threads)?;
         let labels = Action::ALL.map(Action::label);
@@ -71,7 +72,30 @@ impl Judge {
             competition: Competition::Background,
             temperature: model.extra.temperature,
         };
-        Ok(Self { backend, frames: model.config.num_frames, size: model.rule.size, prompts, scorer })
+        let (fingerprint, frames, size) =
+            (model.fingerprint().to_string(), model.config.num_frames, model.rule.size);
+        Ok(Self { fingerprint, backend, frames, size, prompts, scorer })
+    }
+
+    pub fn describe(&self) -> String {
+        self.backend.describe()
+    }
+
+    /// How many of `count` clips on plain backgrounds get the right label.
+    pub fn try_out(&mut self, count: u64) -> Result<usize, CommandError> {
+        let options = self.options(0.0);
+        let mut right = 0;
+        for seed in SEED..SEED + count {
+            let clip = clip(seed, &options);
+            let logits = self.logits(&clip.frames)?;
+            let truth = logits[clip.action.index()];
+            right += usize::from(logits[..ACTIONS].iter().all(|&logit| logit <= truth));
+        }
+        Ok(right)
+    }
+
+    fn options(&self, hardness: f32) -> ClipOptions {
+        ClipOptions { size: self.size, frames: self.frames, hardness, mixed: 0.0, ..ClipOptions::default() }
     }
 
     fn world(&mut self, arguments: &Eval, hardness: f32) -> Result<Tally, CommandError> {
