@@ -121,7 +121,7 @@ fn check(file: &str, read: File, config: &Config) -> Result<Rule, ModelError> {
         )),
     }
     if let Some(factor) = read.rescale_factor
-        && !((factor * 255.0 - 1.0).abs() < 1e-6)
+        && (factor * 255.0 - 1.0).abs() > 1e-6
     {
         problems.push(format!("rescale_factor: expected 1/255, found {factor}"));
     }

@@ -4,6 +4,7 @@
 //! values are converted, and checked to be finite, when a backend asks for them.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 
 use half::{bf16, f16};
 use serde::Deserialize;
@@ -151,10 +152,9 @@ impl Weights {
         self.files.push(content);
         let mut twice = Vec::new();
         for (name, stored) in found {
-            if self.tensors.contains_key(&name) {
-                twice.push(name);
-            } else {
-                self.tensors.insert(name, stored);
+            match self.tensors.entry(name) {
+                Entry::Occupied(there) => twice.push(there.key().clone()),
+                Entry::Vacant(free) => drop(free.insert(stored)),
             }
         }
         Ok(twice)
