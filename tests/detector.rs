@@ -25,8 +25,7 @@ fn checkpoint() -> TempDir {
 
 fn engine(dir: &TempDir, threads: usize) -> Arc<Engine> {
     let model = dir.path().to_str().unwrap().into();
-    let spec =
-        Spec { model, device: Device::Cpu, precision: Precision::F32, threads, heads: Heads::Hf };
+    let spec = Spec { model, device: Device::Cpu, precision: Precision::F32, threads, heads: Heads::Hf };
     Engine::open(&spec).unwrap()
 }
 
@@ -186,10 +185,16 @@ fn labels_changed_half_way_are_taken_over_with_the_next_window() {
     let (source, start) = (Source::default(), labels(&LABELS, 0.0));
     let detector = Detector::new(engine, source, settings(), start, Mode::Sync, notes.clone()).unwrap();
     play(&detector, &["sit", "fall"], 0.0, true);
-    let generations: Vec<_> =
-        notes.windows.lock().unwrap().iter().map(|w| (w.end.stream_time.as_millis(), w.labels_generation)).collect();
+    let generations: Vec<_> = notes
+        .windows
+        .lock()
+        .unwrap()
+        .iter()
+        .map(|w| (w.end.stream_time.as_millis(), w.labels_generation))
+        .collect();
     assert!(generations.iter().all(|&(end, generation)| generation == if end < 6000 { 1 } else { 2 }));
-    let told: Vec<_> = notes.events.lock().unwrap().iter().map(|e| (e.label.clone(), e.phase, e.reason)).collect();
+    let told: Vec<_> =
+        notes.events.lock().unwrap().iter().map(|e| (e.label.clone(), e.phase, e.reason)).collect();
     for gone in ["run", "jump"] {
         assert!(told.contains(&(gone.into(), Phase::End, Reason::LabelRemoved)), "{told:?}");
     }

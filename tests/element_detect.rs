@@ -15,14 +15,21 @@ use gstxclip::event::{Phase, Reason};
 fn buffers_pass_untouched_in_every_format() {
     init();
     let template = gst::ElementFactory::find("xclipdetect").unwrap();
-    let template = template.static_pad_templates().into_iter().find(|pad| pad.direction() == gst::PadDirection::Sink).unwrap();
+    let template = template
+        .static_pad_templates()
+        .into_iter()
+        .find(|pad| pad.direction() == gst::PadDirection::Sink)
+        .unwrap();
     let caps = template.caps();
     let formats = caps.structure(0).unwrap().get::<gst::List>("format").unwrap();
     assert_eq!(formats.len(), 13);
     for format in formats.iter().map(|format| format.get::<String>().unwrap()) {
         let mut detect = Detect::without_caps("labels=walking sync=true");
         // Odd sizes: chroma rounds up, strides are padded.
-        let info = gst_video::VideoInfo::builder(format.parse().unwrap(), 35, 27).fps(gst::Fraction::new(4, 1)).build().unwrap();
+        let info = gst_video::VideoInfo::builder(format.parse().unwrap(), 35, 27)
+            .fps(gst::Fraction::new(4, 1))
+            .build()
+            .unwrap();
         detect.harness.set_src_caps(info.to_caps().unwrap());
         for frame in 0..T {
             let mut buffer = gst::Buffer::with_size(info.size()).unwrap();
@@ -68,7 +75,11 @@ fn in_sync_mode_results_land_on_the_buffer_that_completes_the_window() {
     assert_eq!(detect.stat("windows"), 3);
     let events = detect.events();
     assert_eq!(events.len(), 2);
-    assert!(events.iter().all(|event| event.phase == Phase::Start && event.detected.timestamp == time(T - 1).nseconds()));
+    assert!(
+        events
+            .iter()
+            .all(|event| event.phase == Phase::Start && event.detected.timestamp == time(T - 1).nseconds())
+    );
 }
 
 #[test]
@@ -93,7 +104,11 @@ fn in_async_mode_a_blocked_inference_delays_no_buffer() {
     let buffers = detect.pass(0..100);
     assert_eq!(buffers.len(), 100);
     assert_eq!(detect.stat("windows"), 0, "the worker is held");
-    assert_eq!(detect.count("dropped", "superseded"), 100 - (T - 1) - 1, "the newest window waits, the others are counted");
+    assert_eq!(
+        detect.count("dropped", "superseded"),
+        100 - (T - 1) - 1,
+        "the newest window waits, the others are counted"
+    );
     drop(jam);
     assert_eq!(detect.next_event().detected.timestamp, time(99).nseconds(), "the newest window won");
 }
@@ -105,10 +120,13 @@ fn events_go_downstream_in_stream_order() {
     let pad = detect.element.static_pad("src").unwrap();
     pad.add_probe(gst::PadProbeType::BUFFER | gst::PadProbeType::EVENT_DOWNSTREAM, move |_, info| {
         let seen = match &info.data {
-            Some(gst::PadProbeData::Buffer(buffer)) => format!("buffer {}", buffer.pts().unwrap() / (gst::ClockTime::SECOND / FPS)),
+            Some(gst::PadProbeData::Buffer(buffer)) => {
+                format!("buffer {}", buffer.pts().unwrap() / (gst::ClockTime::SECOND / FPS))
+            }
             Some(gst::PadProbeData::Event(event)) => match event.view() {
                 gst::EventView::CustomDownstream(custom) => {
-                    let record: gstxclip::event::json::Record = meta::event(custom.structure().unwrap()).unwrap();
+                    let record: gstxclip::event::json::Record =
+                        meta::event(custom.structure().unwrap()).unwrap();
                     format!("{:?}", record.phase)
                 }
                 gst::EventView::Eos(_) => "eos".into(),
@@ -143,7 +161,8 @@ fn a_pool_of_four_never_starves() {
         let mut downstream = std::collections::VecDeque::new();
         for frame in 0..30 {
             let acquired = pool.acquire_buffer(Some(&dont_wait));
-            let mut buffer = acquired.unwrap_or_else(|_| panic!("frame {frame}, sync={sync}: the element holds buffers"));
+            let mut buffer =
+                acquired.unwrap_or_else(|_| panic!("frame {frame}, sync={sync}: the element holds buffers"));
             buffer.get_mut().unwrap().set_pts(time(frame));
             downstream.push_back(detect.harness.push_and_pull(buffer).unwrap());
             if downstream.len() > 3 {
@@ -188,7 +207,10 @@ fn labels_replaced_while_playing_drop_no_buffer_and_end_their_events() {
     detect.element.set_property("labels", "walking;jumping");
     let ended = detect.events();
     assert_eq!(ended.len(), 1);
-    assert_eq!((ended[0].label.as_str(), ended[0].phase, ended[0].reason), ("sitting", Phase::End, Reason::LabelRemoved));
+    assert_eq!(
+        (ended[0].label.as_str(), ended[0].phase, ended[0].reason),
+        ("sitting", Phase::End, Reason::LabelRemoved)
+    );
     assert_eq!(detect.element.property::<u64>("labels-generation"), 2);
     assert_eq!(detect.pass(T..T + 4).len(), 4);
     let after = detect.events();
@@ -255,7 +277,8 @@ fn marks_survive_conversion_and_scaling() {
     });
     run_to_eos(&pipeline);
     let last = marks.try_iter().last().unwrap();
-    let who: Vec<_> = last.events.iter().map(|event| (event.instance.as_str(), event.label.as_str())).collect();
+    let who: Vec<_> =
+        last.events.iter().map(|event| (event.instance.as_str(), event.label.as_str())).collect();
     assert_eq!(who, [("one", "walking"), ("two", "running")]);
 }
 

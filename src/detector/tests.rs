@@ -458,8 +458,14 @@ impl Outlet for Caller {
 fn an_outlet_may_call_the_detector_back() {
     let bench = bench(false, BITS);
     let outlet = Arc::new(Caller { notes: Notes::default(), detector: Default::default() });
-    let detector =
-        Detector::new(bench.engine, Source::default(), settings(), labels(&["a"]), Mode::Sync, outlet.clone());
+    let detector = Detector::new(
+        bench.engine,
+        Source::default(),
+        settings(),
+        labels(&["a"]),
+        Mode::Sync,
+        outlet.clone(),
+    );
     let detector = detector.unwrap();
     outlet.detector.set(Arc::downgrade(&detector)).unwrap();
     play(&detector, 0, 1000, 1);
@@ -473,7 +479,8 @@ fn events_stay_well_formed_and_in_order_when_everything_happens_at_once() {
     let over = || stop.load(std::sync::atomic::Ordering::SeqCst);
     std::thread::scope(|scope| {
         scope.spawn(|| {
-            let sets = [labels(&["a", "bb"]), labels(&["bb", "ccc"]), labels(&["ccc"]), labels(&["a", "bb", "ccc"])];
+            let sets =
+                [labels(&["a", "bb"]), labels(&["bb", "ccc"]), labels(&["ccc"]), labels(&["a", "bb", "ccc"])];
             for set in sets.iter().cycle().take_while(|_| !over()) {
                 detector.set_labels(set.clone()).unwrap();
                 std::thread::sleep(Duration::from_micros(300));

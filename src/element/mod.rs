@@ -8,6 +8,7 @@ pub mod analytics;
 pub mod detect;
 pub mod meta;
 pub mod overlay;
+pub mod scenesrc;
 
 /// Registers every element, with the plugin that was loaded from libgstxclip.so.
 pub fn register(plugin: &gst::Plugin) -> Result<(), glib::BoolError> {
@@ -24,6 +25,7 @@ pub fn register_static() -> Result<(), glib::BoolError> {
 fn register_all(plugin: Option<&gst::Plugin>) -> Result<(), glib::BoolError> {
     meta::register();
     overlay::register(plugin)?;
+    scenesrc::register(plugin)?;
     detect::register(plugin)?;
     Ok(())
 }

@@ -76,8 +76,13 @@ impl Backend for Scripted {
         Ok(prompts.iter().map(|p| TextFeatures(p.iter().map(|&id| id as f32).collect())).collect())
     }
 
-    fn compare(&mut self, clips: &[&ClipFeatures], prompts: &[TextFeatures]) -> Result<Vec<Vec<f32>>, BackendError> {
-        let row = |clip: &&ClipFeatures| prompts.iter().map(|p| (self.score)(clip.video[0] as u8, &p.0)).collect();
+    fn compare(
+        &mut self,
+        clips: &[&ClipFeatures],
+        prompts: &[TextFeatures],
+    ) -> Result<Vec<Vec<f32>>, BackendError> {
+        let row =
+            |clip: &&ClipFeatures| prompts.iter().map(|p| (self.score)(clip.video[0] as u8, &p.0)).collect();
         Ok(clips.iter().map(row).collect())
     }
 
@@ -137,4 +142,3 @@ pub fn wait_until(mut what: impl FnMut() -> bool) {
     }
     panic!("did not happen within 5 s");
 }
-

@@ -294,11 +294,19 @@ fn every_job_is_answered_exactly_once_in_any_turmoil() {
                         // Deterministic noise; the last rounds end in a panic of the worker.
                         let noise = (name as u64 + round * 7919).wrapping_mul(0x9E3779B97F4A7C15) >> 40;
                         let fatal = round >= 15 && thread == 0 && i == 150;
-                        let value = if fatal { PANIC } else if noise.is_multiple_of(11) { BAD } else { 1 };
+                        let value = if fatal {
+                            PANIC
+                        } else if noise.is_multiple_of(11) {
+                            BAD
+                        } else {
+                            1
+                        };
                         let counts = counts.clone();
                         let job = Job {
                             frames: vec![frame(value)],
-                            prompts: lists[usize::from(noise.is_multiple_of(3)) + usize::from(noise.is_multiple_of(31))].clone(),
+                            prompts: lists[usize::from(noise.is_multiple_of(3))
+                                + usize::from(noise.is_multiple_of(31))]
+                            .clone(),
                             done: Box::new(move |_| {
                                 counts[name].fetch_add(1, SeqCst);
                             }),

@@ -81,7 +81,8 @@ impl Detect {
     /// The next event message, waited for.
     pub fn next_event(&self) -> Record {
         loop {
-            let message = self.bus.timed_pop_filtered(gst::ClockTime::from_seconds(60), &[gst::MessageType::Element]);
+            let message =
+                self.bus.timed_pop_filtered(gst::ClockTime::from_seconds(60), &[gst::MessageType::Element]);
             if let Some(record) = record(&message.expect("no event within a minute")) {
                 return record;
             }
