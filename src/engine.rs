@@ -3,12 +3,26 @@
 //! Bounded by construction: a stream has at most one pending job; a newer one replaces it (counted).
 //! Streams take turns, so a saturated machine costs every stream the same share of windows.
 
-use std::sync::{Arc, OnceLock};
+mod queue;
+#[cfg(test)]
+pub(crate) mod scripted;
+#[cfg(test)]
+mod tests;
+mod texts;
+mod worker;
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, OnceLock, Weak};
 use std::time::Duration;
 
 use crate::backend::{BackendError, Device, Precision, Prepared};
 use crate::model::{Heads, Model, ModelError};
 use crate::preprocess::Reduced;
+
+use queue::Queue;
+
+/// Token ids of a stream's prompts. Send the same `Arc` with every window: the engine knows it by identity.
+pub type Prompts = Arc<[Vec<u32>]>;
 
 /// What makes two elements share an engine.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -40,8 +54,9 @@ pub struct Job {
     /// Exactly T frames, oldest first.
     pub frames: Vec<Arc<Frame>>,
     /// Token ids of every prompt; texts are encoded once per engine and cached.
-    pub prompts: Arc<[Vec<u32>]>,
-    /// Called once, on the worker thread.
+    pub prompts: Prompts,
+    /// Called exactly once with no lock held: on the worker thread, or on the thread that superseded,
+    /// cancelled or refused the job. A panic in it is caught and logged.
     pub done: Box<dyn FnOnce(Result<Scored, Dropped>) + Send>,
 }
 
@@ -50,7 +65,7 @@ pub struct Scored {
     pub logits: Vec<f32>,
     /// From submission to the start of work.
     pub queued: Duration,
-    /// Work on this window.
+    /// Work on this window, and on those scored together with it.
     pub inference: Duration,
 }
 
@@ -85,16 +100,71 @@ pub enum State {
     Failed(Arc<EngineError>),
 }
 
+/// A handle on the process's engine of one [`Spec`]. When the last one goes, the worker ends after the
+/// windows in work; nobody waits for it.
 pub struct Engine {
+    queue: Arc<Queue>,
     model: Arc<Model>,
+}
+
+/// The engines of the process. A queue outlives its last handle by the work in progress; an `open` in
+/// that time takes it over, so that quick state cycles never load a model twice at once.
+static ENGINES: Mutex<Option<HashMap<Spec, Known>>> = Mutex::new(None);
+
+struct Known {
+    engine: Weak<Engine>,
+    queue: Weak<Queue>,
+    model: Weak<Model>,
 }
 
 impl Engine {
     /// Joins the process's engine of this spec or opens one. Checks configuration, tokenizer, tensor
     /// names and shapes and the device before it returns; weights load on the worker.
     pub fn open(spec: &Spec) -> Result<Arc<Engine>, EngineError> {
-        let _ = spec;
-        todo!("engine branch")
+        // Held while headers are read (milliseconds), so that two elements do not open the same twice.
+        let mut engines = ENGINES.lock().unwrap_or_else(|e| e.into_inner());
+        let engines = engines.get_or_insert_default();
+        engines.retain(|_, known| known.queue.strong_count() > 0);
+        if let Some(known) = engines.get_mut(spec) {
+            if let Some(engine) = known.engine.upgrade()
+                && !matches!(engine.state(), State::Failed(_))
+            {
+                return Ok(engine);
+            }
+            if let (Some(queue), Some(model)) = (known.queue.upgrade(), known.model.upgrade())
+                && queue.reopen()
+            {
+                let engine = Arc::new(Engine { queue, model });
+                known.engine = Arc::downgrade(&engine);
+                return Ok(engine);
+            }
+        }
+        let model = Arc::new(Model::open(&spec.model, spec.heads)?);
+        let load = {
+            let (model, spec) = (model.clone(), spec.clone());
+            move || Ok(crate::backend::open(&model, spec.device, spec.precision, spec.threads)?)
+        };
+        let engine = Self::start(model, Box::new(load))?;
+        let known = Known {
+            engine: Arc::downgrade(&engine),
+            queue: Arc::downgrade(&engine.queue),
+            model: Arc::downgrade(&engine.model),
+        };
+        engines.insert(spec.clone(), known);
+        Ok(engine)
+    }
+
+    /// An engine of its own, outside the process's registry.
+    fn start(model: Arc<Model>, load: worker::Load) -> Result<Arc<Engine>, EngineError> {
+        let queue = Queue::new();
+        worker::start(queue.clone(), load)?;
+        Ok(Arc::new(Engine { queue, model }))
+    }
+
+    /// An engine over a given backend: the seam for tests that need a backend of known behaviour.
+    #[cfg(test)]
+    pub(crate) fn with_backend(model: Arc<Model>, backend: Box<dyn crate::backend::Backend>) -> Arc<Engine> {
+        Self::start(model, Box::new(move || Ok(backend))).expect("a thread can be started")
     }
 
     pub fn model(&self) -> &Arc<Model> {
@@ -102,50 +172,71 @@ impl Engine {
     }
 
     pub fn state(&self) -> State {
-        todo!("engine branch")
+        self.queue.state()
     }
 
-    /// Calls `observer` with the present state at once and with every later one, until it returns
-    /// false. Called on the worker thread; for progress messages.
+    /// Calls `observer` with the present state at once, on this thread, and with every later one on the
+    /// worker thread, until it returns false; for progress messages. One that is done should return
+    /// false, else it lives as long as the engine.
     pub fn observe(&self, observer: Box<dyn FnMut(&State) -> bool + Send>) {
-        let _ = observer;
-        todo!("engine branch")
+        self.queue.observe(observer);
     }
 
     /// A place in the queue.
     pub fn stream(self: &Arc<Self>) -> Stream {
-        todo!("engine branch")
+        Stream { id: self.queue.add(), engine: self.clone() }
+    }
+}
+
+impl Drop for Engine {
+    fn drop(&mut self) {
+        self.queue.close();
     }
 }
 
 /// One stream's place in the engine's queue; dropping it cancels what is pending.
 pub struct Stream {
-    _engine: Arc<Engine>,
+    id: u64,
+    engine: Arc<Engine>,
 }
 
 impl Stream {
-    /// Never waits. The stream's pending job, if any, is `Superseded`.
+    /// Never waits. The stream's pending job, if any, is `Superseded`. While the model loads, the job
+    /// is `Loading` at once.
     pub fn submit(&self, job: Job) {
-        let _ = job;
-        todo!("engine branch")
+        self.engine.queue.submit(self.id, job);
     }
 
     /// Waits until `job.done` was called (also while the model loads). `cancel` from another thread
     /// ends the wait.
     pub fn run(&self, job: Job) {
-        let _ = job;
-        todo!("engine branch")
+        self.engine.queue.run(self.id, None, job);
+    }
+
+    /// How often `cancel` was called; for [`Stream::run_unless_cancelled`].
+    pub fn cancels(&self) -> u64 {
+        self.engine.queue.cancels(self.id)
+    }
+
+    /// As `run`, but the job is `Cancelled` at once if `cancel` was called since `cancels` was read.
+    pub fn run_unless_cancelled(&self, cancels: u64, job: Job) {
+        self.engine.queue.run(self.id, Some(cancels), job);
     }
 
     /// Drops what is pending as `Cancelled` and wakes `run`. A window in work completes; its result
     /// is for the caller to ignore.
     pub fn cancel(&self) {
-        todo!("engine branch")
+        self.engine.queue.cancel(self.id);
     }
 
     /// Encodes these prompts when the worker is next free, so that the first window finds them cached.
-    pub fn warm(&self, prompts: Arc<[Vec<u32>]>) {
-        let _ = prompts;
-        todo!("engine branch")
+    pub fn warm(&self, prompts: Prompts) {
+        self.engine.queue.warm(self.id, prompts);
+    }
+}
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        self.engine.queue.remove(self.id);
     }
 }

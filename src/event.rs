@@ -1,20 +1,56 @@
 //! Scores over time → events: one start, one end, the right time.
 //!
 //! Gate as in speech activity detection: `onset`, `offset`, `min_duration_on`, `min_duration_off`,
-//! plus `cooldown` counted from events sent.
+//! plus `cooldown` counted from events sent. [`Hysteresis`] is the gate of one label; [`json`] is the
+//! one shape events have outside this process.
+
+pub mod gate;
+pub mod json;
 
 use std::time::Duration;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+pub use gate::{Hysteresis, Span, Step};
 
 /// When something happened, on every clock a user may ask for.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Stamp {
     /// Buffer timestamp (PTS).
     pub timestamp: Duration,
-    /// Position in the stream: what a player's seek bar shows.
+    /// Position in the stream: what a player's seek bar shows. The clock of the sampler and the gate: a file
+    /// played at double speed gives the same events.
     pub stream_time: Duration,
-    /// Time since the pipeline started playing, pauses excluded; the sampler's and the gate's clock.
+    /// Time since the pipeline started playing, pauses excluded. Reported only.
     pub running_time: Duration,
     pub utc: Option<Utc>,
+}
+
+impl Stamp {
+    /// Half-way between the first and the last frame of a window, on every clock.
+    pub fn middle(first: &Stamp, last: &Stamp) -> Stamp {
+        let half = |a: Duration, b: Duration| (a + b) / 2;
+        let utc = match (first.utc, last.utc) {
+            (Some(a), Some(b)) if a.source == b.source => Some(Utc { unix: half(a.unix, b.unix), ..b }),
+            // Two clocks cannot be averaged: go half the window back from the later one, else forward.
+            (_, Some(b)) => {
+                let back = last.running_time.saturating_sub(first.running_time) / 2;
+                Some(Utc { unix: b.unix.saturating_sub(back), ..b })
+            }
+            (Some(a), None) => {
+                let ahead = last.running_time.saturating_sub(first.running_time) / 2;
+                Some(Utc { unix: a.unix + ahead, ..a })
+            }
+            (None, None) => None,
+        };
+        Stamp {
+            timestamp: half(first.timestamp, last.timestamp),
+            stream_time: half(first.stream_time, last.stream_time),
+            running_time: half(first.running_time, last.running_time),
+            utc,
+        }
+    }
 }
 
 /// Wall-clock time since 1970-01-01T00:00:00Z, and who said so.
@@ -24,7 +60,9 @@ pub struct Utc {
     pub source: UtcSource,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// Whose clock it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
 pub enum UtcSource {
     /// The sender's clock by RTCP/NTP (reference timestamp meta `timestamp/x-ntp`).
     Ntp,
@@ -50,7 +88,47 @@ pub struct GateSettings {
     pub cooldown: Duration,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, thiserror::Error)]
+pub enum GateError {
+    #[error("{name} must be a probability from 0 to 1, got {found}")]
+    Probability { name: &'static str, found: f32 },
+    #[error("offset must not be above onset, got offset {offset} with onset {onset}")]
+    Order { onset: f32, offset: f32 },
+}
+
+impl GateSettings {
+    pub fn validate(&self) -> Result<(), GateError> {
+        for (name, found) in [("onset", self.onset), ("offset", self.offset)] {
+            // Also refuses NaN.
+            if !(0.0..=1.0).contains(&found) {
+                return Err(GateError::Probability { name, found });
+            }
+        }
+        if self.offset > self.onset {
+            return Err(GateError::Order { onset: self.onset, offset: self.offset });
+        }
+        Ok(())
+    }
+}
+
+impl Default for GateSettings {
+    /// For 2 s windows every 0.5 s. A strong score (0.1 → 1.0) passes onset in its first window, a weak
+    /// one needs two or three: smoothing is the confirmation, so `min_duration_on` adds no second one to
+    /// the delay. Dips shorter than a second are merged; ends are dated back, so waiting costs no accuracy.
+    fn default() -> Self {
+        Self {
+            onset: 0.6,
+            offset: 0.4,
+            smoothing: Duration::from_millis(500),
+            min_duration_on: Duration::ZERO,
+            min_duration_off: Duration::from_secs(1),
+            cooldown: Duration::ZERO,
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
 pub enum Phase {
     Start,
     Update,
@@ -58,7 +136,8 @@ pub enum Phase {
 }
 
 /// Why a phase was sent.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
 pub enum Reason {
     /// Start: the smoothed score passed onset.
     Onset,
@@ -108,7 +187,8 @@ pub struct Event {
 }
 
 /// Where events come from.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct Source {
     /// The element's name.
     pub instance: String,

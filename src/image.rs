@@ -76,9 +76,13 @@ pub enum ImageError {
     Size { width: u32, height: u32 },
     #[error("{format:?} has {expected} planes, the buffer has {found}")]
     PlaneCount { format: PixelFormat, expected: usize, found: usize },
-    #[error("plane {plane} of a {format:?} {width}×{height} picture: stride {found} is below the row's {expected} bytes")]
+    #[error(
+        "plane {plane} of a {format:?} {width}×{height} picture: stride {found} is below the row's {expected} bytes"
+    )]
     Stride { format: PixelFormat, plane: usize, width: u32, height: u32, expected: usize, found: usize },
-    #[error("plane {plane} of a {format:?} {width}×{height} picture: needs {expected} bytes, the buffer has {found}")]
+    #[error(
+        "plane {plane} of a {format:?} {width}×{height} picture: needs {expected} bytes, the buffer has {found}"
+    )]
     PlaneSize { format: PixelFormat, plane: usize, width: u32, height: u32, expected: usize, found: usize },
     #[error("roi x={x} y={y} w={w} h={h} must be fractions with w, h > 0 inside the picture")]
     Roi { x: String, y: String, w: String, h: String },
@@ -87,18 +91,24 @@ pub enum ImageError {
 impl PixelFormat {
     /// Bytes per row and rows of each plane of a `width`×`height` picture (chroma sizes round up).
     pub fn planes(self, width: u32, height: u32) -> Vec<(usize, usize)> {
+        self.layout(width, height).into_iter().take_while(|&(row, _)| row > 0).collect()
+    }
+
+    /// As `planes`, without an allocation: (0, 0) stands for a plane the format lacks.
+    fn layout(self, width: u32, height: u32) -> [(usize, usize); 3] {
         let (w, h) = (width as usize, height as usize);
         let (cw, ch) = (w.div_ceil(2), h.div_ceil(2));
+        let none = (0, 0);
         match self {
-            Self::Rgb | Self::Bgr => vec![(3 * w, h)],
-            Self::Rgba | Self::Bgra | Self::Rgbx | Self::Bgrx => vec![(4 * w, h)],
-            Self::Gray8 => vec![(w, h)],
-            Self::Nv12 => vec![(w, h), (2 * cw, ch)],
-            Self::I420 => vec![(w, h), (cw, ch), (cw, ch)],
-            Self::Y42b => vec![(w, h), (cw, h), (cw, h)],
-            Self::Yuy2 => vec![(4 * cw, h)],
-            Self::I420Le10 => vec![(2 * w, h), (2 * cw, ch), (2 * cw, ch)],
-            Self::P010Le10 => vec![(2 * w, h), (4 * cw, ch)],
+            Self::Rgb | Self::Bgr => [(3 * w, h), none, none],
+            Self::Rgba | Self::Bgra | Self::Rgbx | Self::Bgrx => [(4 * w, h), none, none],
+            Self::Gray8 => [(w, h), none, none],
+            Self::Nv12 => [(w, h), (2 * cw, ch), none],
+            Self::I420 => [(w, h), (cw, ch), (cw, ch)],
+            Self::Y42b => [(w, h), (cw, h), (cw, h)],
+            Self::Yuy2 => [(4 * cw, h), none, none],
+            Self::I420Le10 => [(2 * w, h), (2 * cw, ch), (2 * cw, ch)],
+            Self::P010Le10 => [(2 * w, h), (4 * cw, ch), none],
         }
     }
 }
@@ -109,16 +119,25 @@ impl<'a> Image<'a> {
         if !(1..=32768).contains(&width) || !(1..=32768).contains(&height) {
             return Err(ImageError::Size { width, height });
         }
-        let layout = format.planes(width, height);
-        if planes.len() != layout.len() {
-            return Err(ImageError::PlaneCount { format, expected: layout.len(), found: planes.len() });
+        let layout = format.layout(width, height);
+        let expected = layout.iter().filter(|&&(row, _)| row > 0).count();
+        if planes.len() != expected {
+            return Err(ImageError::PlaneCount { format, expected, found: planes.len() });
         }
         let mut own = [Plane { data: &[], stride: 0 }; 3];
         for (plane, (given, (row, rows))) in planes.iter().zip(layout).enumerate() {
             if given.stride < row {
-                return Err(ImageError::Stride { format, plane, width, height, expected: row, found: given.stride });
+                return Err(ImageError::Stride {
+                    format,
+                    plane,
+                    width,
+                    height,
+                    expected: row,
+                    found: given.stride,
+                });
             }
-            let expected = given.stride * (rows - 1) + row;
+            // Saturating: a stride may be any number, no buffer is that long.
+            let expected = given.stride.saturating_mul(rows - 1).saturating_add(row);
             if given.data.len() < expected {
                 let found = given.data.len();
                 return Err(ImageError::PlaneSize { format, plane, width, height, expected, found });
@@ -160,4 +179,32 @@ impl Roi {
             Err(ImageError::Roi { x: x.to_string(), y: y.to_string(), w: w.to_string(), h: h.to_string() })
         }
     }
+
+    /// The pixels it covers in a `width`×`height` picture: rounded outward, at least one. The fields
+    /// are public, so they are checked again.
+    pub fn rectangle(self, width: u32, height: u32) -> Result<Rectangle, ImageError> {
+        let Self { x, y, w, h } = Self::new(self.x, self.y, self.w, self.h)?;
+        let (x, width) = span(x, w, width);
+        let (y, height) = span(y, h, height);
+        Ok(Rectangle { x, y, width, height })
+    }
+}
+
+/// First pixel and pixel count of the fraction `start..start + extent` of `length` pixels.
+fn span(start: f32, extent: f32, length: u32) -> (u32, u32) {
+    // f32 fractions of 32768 pixels are off by up to 0.004: an edge that near to a pixel's lies on it.
+    const ON_EDGE: f64 = 1.0 / 128.0;
+    let (start, end) = (start as f64, start as f64 + extent as f64);
+    let first = ((start * length as f64 + ON_EDGE).floor() as u32).min(length - 1);
+    let last = ((end * length as f64 - ON_EDGE).ceil() as u32).clamp(first + 1, length);
+    (first, last - first)
+}
+
+/// Whole pixels inside a picture; `width` and `height` are at least 1.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rectangle {
+    pub x: u32,
+    pub y: u32,
+    pub width: u32,
+    pub height: u32,
 }

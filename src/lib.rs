@@ -30,4 +30,21 @@ pub mod event;
 pub mod image;
 pub mod model;
 pub mod preprocess;
+pub mod scene;
 pub mod score;
+
+#[cfg(feature = "gst")]
+use element::register;
+#[cfg(feature = "gst")]
+gstreamer::plugin_define!(
+    xclip,
+    env!("CARGO_PKG_DESCRIPTION"),
+    register,
+    concat!(env!("CARGO_PKG_VERSION"), "-", env!("COMMIT_ID")),
+    // Both licences of the package are fine; this is the name GStreamer knows one of them by.
+    "MIT/X11",
+    env!("CARGO_PKG_NAME"),
+    env!("CARGO_PKG_NAME"),
+    env!("CARGO_PKG_REPOSITORY"),
+    env!("BUILD_REL_DATE")
+);

@@ -1,1 +1,50 @@
-fn main() {}
+//! xclipd: arguments → one function call each.
+
+use std::process::ExitCode;
+
+use clap::{ArgAction, Parser, Subcommand};
+use gstxclip::command::{self, Verdict};
+
+/// Zero-shot action events from video: say in plain words what to watch for.
+#[derive(Parser)]
+#[command(version, after_help = command::EXIT_STATUSES, max_term_width = 100)]
+struct Arguments {
+    /// More log on stderr: -v what happens, -vv details. RUST_LOG overrides.
+    #[arg(short, long, global = true, action = ArgAction::Count)]
+    verbose: u8,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    #[cfg(feature = "gst")]
+    Detect(command::detect::Detect),
+    Doctor(command::doctor::Doctor),
+    Scene(command::scene::Scene),
+    Eval(command::eval::Eval),
+    Verify(command::checkpoint::Verify),
+    GenerateWeights(command::checkpoint::GenerateWeights),
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    command::start_log(arguments.verbose);
+    let verdict = match arguments.command {
+        #[cfg(feature = "gst")]
+        Command::Detect(detect) => detect.run(),
+        Command::Doctor(doctor) => doctor.run(),
+        Command::Scene(scene) => scene.run(),
+        Command::Eval(eval) => eval.run(),
+        Command::Verify(verify) => verify.run(),
+        Command::GenerateWeights(generate) => generate.run(),
+    };
+    match verdict {
+        Ok(Verdict::Pass) => ExitCode::SUCCESS,
+        Ok(Verdict::Fail) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("xclipd: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}

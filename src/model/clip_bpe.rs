@@ -61,7 +61,7 @@ pub(crate) fn from_files(vocab: &[u8], merges: &str) -> Result<Value, String> {
     let vocabulary: Map<String, Value> =
         serde_json::from_slice(vocab).map_err(|error| format!("vocab.json: {error}"))?;
     if let Some((token, id)) =
-        vocabulary.iter().find(|(_, id)| id.as_u64().is_none_or(|id| id > u32::MAX.into()))
+        vocabulary.iter().find(|(_, id)| id.as_u64().is_none_or(|id| id > u64::from(u32::MAX)))
     {
         return Err(format!("vocab.json: expected an id for `{}`, found {id}", super::error::shown(token)));
     }

@@ -8,13 +8,17 @@ pub mod config;
 pub mod error;
 pub mod extra;
 pub mod generate;
+mod label_entry;
+mod label_file;
 pub mod labels;
 pub mod layout;
+mod pickle;
 pub mod preprocessor;
 pub mod recipe;
 mod safetensors_file;
 mod source;
 pub mod tokenizer;
+mod torch_bin;
 pub mod weights;
 
 use crate::preprocess::{Geometry, Rule};
@@ -23,6 +27,7 @@ pub use error::{ModelError, TensorProblem};
 pub use extra::Extra;
 pub use generate::generate;
 pub use preprocessor::Resize;
+pub use source::DEMO;
 pub use tokenizer::Tokenizer;
 pub use weights::Weights;
 
@@ -71,11 +76,7 @@ impl Model {
             )
         })?;
         let config = Config::parse(&content.file, &content, heads)?;
-        let content = folder.read("preprocessor_config.json")?.ok_or_else(|| {
-            missing("has no preprocessor_config.json, which says how pictures are resized and normalised: fetch it \
-                     from where config.json came")
-        })?;
-        let checkpoint_rule = preprocessor::parse(&content.file, &content, &config)?;
+        let checkpoint_rule = preprocessor::open(&folder, &config)?;
         let mut extra = match folder.read("xclip.json")? {
             Some(content) => Extra::parse(&content.file, &content, &config)?,
             None => Extra::default_for(&config),

@@ -77,7 +77,11 @@ pub fn frames_u8(frames: usize, h: usize, w: usize, seed: u32) -> Vec<u8> {
                 let base = if inside {
                     [220, 40, 90]
                 } else {
-                    [(x * 3 + y + 5 * t) % 256, (y * 4 - x + 9 * t).rem_euclid(256), ((x + y) * 2 - 7 * t).rem_euclid(256)]
+                    [
+                        (x * 3 + y + 5 * t) % 256,
+                        (y * 4 - x + 9 * t).rem_euclid(256),
+                        ((x + y) * 2 - 7 * t).rem_euclid(256),
+                    ]
                 };
                 for (c, v) in base.into_iter().enumerate() {
                     let i = ((y * iw + x) * 3) as u64 + c as u64;

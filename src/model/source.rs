@@ -12,8 +12,23 @@ use super::ModelError;
 /// Largest configuration or tokenizer file that is read; published ones stay under 4 MB.
 const TEXT_LIMIT: u64 = 64 << 20;
 
+/// Name of the bundled checkpoint.
+pub const DEMO: &str = "demo";
+
+/// The bundled checkpoint, so that one plugin file is the whole installation.
+const DEMO_FILES: [(&str, &[u8]); 5] = [
+    ("config.json", include_bytes!("../../models/demo/config.json")),
+    ("preprocessor_config.json", include_bytes!("../../models/demo/preprocessor_config.json")),
+    ("xclip.json", include_bytes!("../../models/demo/xclip.json")),
+    ("tokenizer.json", include_bytes!("../../models/demo/tokenizer.json")),
+    ("model.safetensors", include_bytes!("../../models/demo/model.safetensors")),
+];
+
 /// A checkpoint's folder.
-pub(crate) struct Folder(PathBuf);
+pub(crate) enum Folder {
+    Disk(PathBuf),
+    Demo,
+}
 
 /// A file's content, and its name for messages.
 pub(crate) struct Content {
@@ -24,6 +39,7 @@ pub(crate) struct Content {
 enum Bytes {
     Read(Vec<u8>),
     Mapped(Mmap),
+    Bundled(&'static [u8]),
 }
 
 impl Deref for Content {
@@ -32,15 +48,19 @@ impl Deref for Content {
         match &self.bytes {
             Bytes::Read(bytes) => bytes,
             Bytes::Mapped(map) => map,
+            Bytes::Bundled(bytes) => bytes,
         }
     }
 }
 
 impl Folder {
     pub fn open(model: &str) -> Result<Self, ModelError> {
+        if model == DEMO {
+            return Ok(Self::Demo);
+        }
         let path = PathBuf::from(model);
         let problem = match std::fs::metadata(&path) {
-            Ok(found) if found.is_dir() => return Ok(Self(path)),
+            Ok(found) if found.is_dir() => return Ok(Self::Disk(path)),
             Ok(_) => "is a file; name the folder that holds config.json, preprocessor_config.json, \
                       model.safetensors and tokenizer.json"
                 .to_string(),
@@ -54,20 +74,31 @@ impl Folder {
         Err(ModelError::Folder { model: model.to_string(), problem })
     }
 
-    /// Last part of the folder's path.
+    /// `demo`, or the last part of the folder's path.
     pub fn name(&self) -> String {
-        let path = self.0.canonicalize().unwrap_or_else(|_| self.0.clone());
+        let Self::Disk(path) = self else { return DEMO.to_string() };
+        let path = path.canonicalize().unwrap_or_else(|_| path.clone());
         path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned()
     }
 
-    /// The file's name as messages show it.
+    /// The file's name as messages show it; the folder's for an empty one.
     pub fn label(&self, name: &str) -> String {
-        self.0.join(name).display().to_string()
+        match self {
+            Self::Disk(path) if name.is_empty() => path.display().to_string(),
+            Self::Disk(path) => path.join(name).display().to_string(),
+            Self::Demo => format!("bundled {DEMO}/{name}"),
+        }
+    }
+
+    fn bundled(&self, name: &str) -> Option<Content> {
+        let (_, bytes) = DEMO_FILES.iter().find(|(file, _)| *file == name)?;
+        Some(Content { file: self.label(name), bytes: Bytes::Bundled(bytes) })
     }
 
     /// A small file, read whole; `None` if it does not exist.
     pub fn read(&self, name: &str) -> Result<Option<Content>, ModelError> {
-        let Some((path, _, size)) = self.find(name)? else { return Ok(None) };
+        let Self::Disk(folder) = self else { return Ok(self.bundled(name)) };
+        let Some((path, _, size)) = find(folder, name)? else { return Ok(None) };
         let file = path.display().to_string();
         if size > TEXT_LIMIT {
             let problem = format!("is {size} bytes; expected at most {TEXT_LIMIT} for this kind of file");
@@ -80,7 +111,8 @@ impl Folder {
 
     /// A weights file, mapped; `None` if it does not exist.
     pub fn map(&self, name: &str) -> Result<Option<Content>, ModelError> {
-        let Some((path, file, _)) = self.find(name)? else { return Ok(None) };
+        let Self::Disk(folder) = self else { return Ok(self.bundled(name)) };
+        let Some((path, file, _)) = find(folder, name)? else { return Ok(None) };
         // SAFETY: the map is read-only and private; checkpoints are replaced as whole files. Whoever
         // truncates one in place while it is mapped gets SIGBUS, as with any mapped library.
         let map =
@@ -89,25 +121,26 @@ impl Folder {
         refuse_lfs_pointer(&file, &map)?;
         Ok(Some(Content { file, bytes: Bytes::Mapped(map) }))
     }
+}
 
-    fn find(&self, name: &str) -> Result<Option<(PathBuf, File, u64)>, ModelError> {
-        let path = self.0.join(name);
-        // A named pipe would block `open`.
-        let io = |source| ModelError::Io { path: path.clone(), source };
-        let found = match std::fs::metadata(&path) {
-            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
-            found => found.map_err(io)?,
-        };
-        let problem = match (found.is_file(), found.len()) {
-            (false, _) => "is not a regular file",
-            (_, 0) => "is empty, probably an interrupted download: fetch it again",
-            _ => {
-                let file = File::open(&path).map_err(io)?;
-                return Ok(Some((path, file, found.len())));
-            }
-        };
-        Err(ModelError::Format { file: path.display().to_string(), problem: problem.to_string() })
-    }
+/// A regular file that is not empty, with its size; `None` if it does not exist.
+fn find(folder: &Path, name: &str) -> Result<Option<(PathBuf, File, u64)>, ModelError> {
+    let path = folder.join(name);
+    // A named pipe would block `open`.
+    let io = |source| ModelError::Io { path: path.clone(), source };
+    let found = match std::fs::metadata(&path) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+        found => found.map_err(io)?,
+    };
+    let problem = match (found.is_file(), found.len()) {
+        (false, _) => "is not a regular file",
+        (_, 0) => "is empty, probably an interrupted download: fetch it again",
+        _ => {
+            let file = File::open(&path).map_err(io)?;
+            return Ok(Some((path, file, found.len())));
+        }
+    };
+    Err(ModelError::Format { file: path.display().to_string(), problem: problem.to_string() })
 }
 
 fn refuse_lfs_pointer(file: &str, bytes: &[u8]) -> Result<(), ModelError> {

@@ -61,7 +61,13 @@ impl Tokenizer {
 
     fn parse(file: &str, json: &[u8], config: &Config) -> Result<Self, ModelError> {
         let fault = |problem: String| ModelError::Format { file: file.to_string(), problem };
-        let mut bpe = Bpe::from_bytes(json).map_err(|error| fault(format!("not a tokenizer: {error}")))?;
+        // Says where malformed JSON is malformed.
+        serde_json::from_slice::<serde::de::IgnoredAny>(json)
+            .map_err(|source| ModelError::Json { file: file.to_string(), source })?;
+        // The library panics on settings that contradict each other, such as a prefix longer than a token.
+        let mut bpe = std::panic::catch_unwind(|| Bpe::from_bytes(json))
+            .map_err(|_| fault("not a tokenizer: its settings contradict each other".into()))?
+            .map_err(|error| fault(format!("not a tokenizer: {error}")))?;
         // Prompts come in one at a time and are never cut or filled up.
         bpe.with_padding(None);
         bpe.with_truncation(None).map_err(|error| fault(error.to_string()))?;
@@ -103,7 +109,10 @@ impl Tokenizer {
         let words = bpe.encode_fast(prompt, false).map_err(|error| fault(&error.to_string()))?;
         let words = words.get_ids();
         if words.is_empty() {
-            return Err(fault("is empty; expected words"));
+            return Err(fault(match prompt.trim() {
+                "" => "is empty; expected words",
+                _ => "has nothing that this checkpoint's tokenizer can spell",
+            }));
         }
         if words.iter().any(|&id| id == self.start || id == self.end) {
             return Err(fault("contains a start or end token; expected words only"));
@@ -119,25 +128,25 @@ impl Tokenizer {
         Ok(ids)
     }
 
-    /// Words of `text` that are no token of their own: they fall apart into pieces, so a model trained
-    /// on a closed vocabulary has never seen them. In order, lower-cased, each once.
+    /// Words of `text` that are no token of their own: they fall apart into pieces or cannot be spelled,
+    /// so a model trained on a closed vocabulary has never seen them. In order, lower-cased, each once.
     pub fn unknown_words(&self, text: &str) -> Vec<String> {
+        // What CLIP's pattern splits off as tokens of their own.
+        const CONTRACTIONS: [&str; 7] = ["s", "t", "re", "ve", "m", "ll", "d"];
         let mut unknown: Vec<String> = Vec::new();
-        let Some(Ok(encoding)) = self.bpe.as_ref().map(|bpe| bpe.encode(text, false)) else { return unknown };
-        let (words, offsets) = (encoding.get_word_ids(), encoding.get_offsets());
-        let mut at = 0;
-        while at < words.len() {
-            let same = words[at..].iter().take_while(|word| **word == words[at]).count();
-            let (from, to) = (offsets[at].0, offsets[at + same - 1].1);
-            if same > 1
-                && let Some(word) = text.get(from..to)
-            {
-                let word = word.trim().to_lowercase();
-                if word.contains(char::is_alphabetic) && !unknown.contains(&word) {
-                    unknown.push(word);
-                }
+        let Some(bpe) = &self.bpe else { return unknown };
+        let lower = text.to_lowercase();
+        let mut before = "";
+        for part in lower.split_inclusive(|c: char| !c.is_alphabetic()) {
+            let word = part.trim_end_matches(|c: char| !c.is_alphabetic());
+            let suffix = before.ends_with('\'') && CONTRACTIONS.contains(&word);
+            before = part;
+            if word.is_empty() || suffix || unknown.iter().any(|known| known == word) {
+                continue;
             }
-            at += same;
+            if !bpe.encode_fast(word, false).is_ok_and(|encoding| encoding.len() == 1) {
+                unknown.push(word.to_string());
+            }
         }
         unknown
     }

@@ -1,0 +1,20 @@
+# Every target is one line or a script in scripts/.
+.PHONY: demo test lint bench install setup
+
+demo:    # scripted camera over RTSP on loopback -> events beside the truth, demo.mp4
+	@scripts/demo.sh
+
+test:    # everything
+	@scripts/test.sh
+
+lint:    # format, clippy, licences, docs
+	@scripts/lint.sh
+
+bench:   # optimised; prints times
+	@cargo bench --locked
+
+install: # the plugin where GStreamer finds it, xclipd on the PATH
+	@scripts/install.sh
+
+setup:   # system packages (apt); the other targets do it themselves
+	@scripts/setup.sh

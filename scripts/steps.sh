@@ -1,0 +1,22 @@
+# Sourced by the scripts beside it: strict mode, and steps that say what they do and how long it took.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+# fail MESSAGE...: one message, status 1.
+fail() {
+    echo "error: $*" >&2
+    exit 1
+}
+
+# step NAME COMMAND...: runs it under a heading; prints the seconds it took, stops on a failure.
+step() {
+    local name=$1 begun=$SECONDS status=0
+    shift
+    echo "==> $name"
+    "$@" || status=$?
+    if [ "$status" -ne 0 ]; then
+        echo "==> $name: FAILED (status $status) after $((SECONDS - begun)) s"
+        exit "$status"
+    fi
+    echo "==> $name: $((SECONDS - begun)) s"
+}

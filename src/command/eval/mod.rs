@@ -1,0 +1,68 @@
+//! `xclipd eval`: how good a checkpoint is on the drawn world, on seeds never used in training.
+
+pub mod clips;
+mod files;
+mod streams;
+
+use std::path::PathBuf;
+
+use super::{CommandError, Verdict};
+
+/// Measure a checkpoint on drawn clips, on scripted streams, or compare an events file with its truth
+#[derive(clap::Args, Clone, Debug)]
+pub struct Eval {
+    /// `demo` or a checkpoint's folder
+    #[arg(long, default_value = "demo")]
+    pub model: String,
+    /// Drawn clips on plain backgrounds, and as many on busy ones; 0 leaves them out
+    #[arg(long, default_value_t = 1000)]
+    pub clips: u32,
+    /// Also this many scripted streams through the whole detector (sampling, windows, event gate)
+    #[arg(long, default_value_t = 0)]
+    pub streams: u32,
+    /// Length of a stream in seconds
+    #[arg(long, default_value_t = 120.0)]
+    pub seconds: f64,
+    /// First seed of the clips; training used seeds below 3,000,000,000
+    #[arg(long, default_value_t = clips::SEED)]
+    pub seed: u64,
+    /// Worker threads; 0 is all cores
+    #[arg(long, default_value_t = 0)]
+    pub threads: usize,
+    /// Compare the events of this file (from `xclipd detect --events`) with --truth, nothing else
+    #[arg(long, value_name = "FILE", requires = "truth")]
+    pub events: Option<PathBuf>,
+    /// What is true (from `xclipd scene --truth`)
+    #[arg(long, value_name = "FILE", requires = "events")]
+    pub truth: Option<PathBuf>,
+    /// With --events: which labels were watched for, one per line or separated by semicolons [default:
+    /// those of the events]
+    #[arg(long, value_name = "TEXT", requires = "events")]
+    pub labels: Option<String>,
+    /// Fail if precision or recall of events, or top-1 on plain clips, is below this
+    #[arg(long, value_name = "SHARE")]
+    pub at_least: Option<f64>,
+}
+
+impl Eval {
+    pub fn run(self) -> Result<Verdict, CommandError> {
+        if let Some(least) = self.at_least.filter(|least| !(0.0..=1.0).contains(least)) {
+            return Err(CommandError::unusable("--at-least", format!("is {least}"), "expected 0 to 1"));
+        }
+        let least = self.at_least.unwrap_or(0.0);
+        if let (Some(events), Some(truth)) = (&self.events, &self.truth) {
+            let matching = files::compare(events, truth, self.labels.as_deref())?;
+            return Ok((matching.precision() >= least && matching.recall() >= least).into());
+        }
+        let mut good = true;
+        if self.clips > 0 {
+            let plain = clips::measure(&self)?;
+            good &= plain >= least;
+        }
+        if self.streams > 0 {
+            let (precision, recall) = streams::measure(&self)?;
+            good &= precision >= least && recall >= least;
+        }
+        Ok(good.into())
+    }
+}

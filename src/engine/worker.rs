@@ -1,0 +1,151 @@
+//! The thread that owns the backend.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::queue::{Queue, Todo, Waiting};
+use super::texts::Texts;
+use super::{Dropped, EngineError, Frame, Prompts, Scored, State};
+use crate::backend::{Backend, BackendError, Prepared};
+use crate::preprocess::Reduced;
+
+/// Windows of different streams scored in one call.
+const BATCH: usize = 4;
+/// Prompts encoded before other streams get a turn.
+const TEXTS: usize = 8;
+
+pub(super) type Load = Box<dyn FnOnce() -> Result<Box<dyn Backend>, EngineError> + Send>;
+
+/// Starts the worker; it ends when the queue closes or the backend fails for good.
+pub(super) fn start(queue: Arc<Queue>, load: Load) -> Result<(), EngineError> {
+    let work = move || {
+        let failed = |why: EngineError| queue.set_state(State::Failed(Arc::new(why)));
+        let backend = match catch_unwind(AssertUnwindSafe(load)) {
+            Ok(Ok(backend)) => backend,
+            Ok(Err(error)) => return failed(error),
+            Err(panic) => return failed(EngineError::Worker(message(panic.as_ref()))),
+        };
+        if queue.leave_if_closing() {
+            return;
+        }
+        tracing::info!("engine ready: {}", backend.describe());
+        queue.set_state(State::Ready);
+        let mut worker = Worker { backend, texts: Texts::default(), queue: queue.clone() };
+        // Jobs in work answer themselves (Cancelled) while a panic unwinds.
+        if let Err(panic) = catch_unwind(AssertUnwindSafe(|| worker.work())) {
+            failed(EngineError::Worker(message(panic.as_ref())));
+        }
+    };
+    let spawned = std::thread::Builder::new().name("xclip-engine".into()).spawn(work);
+    spawned.map(drop).map_err(|e| EngineError::Worker(format!("it could not be started: {e}")))
+}
+
+fn message(panic: &(dyn std::any::Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().map(|s| s.to_string());
+    let text = text.or_else(|| panic.downcast_ref::<String>().cloned());
+    format!("it panicked: {}", text.unwrap_or_else(|| "no message".into()))
+}
+
+struct Worker {
+    backend: Box<dyn Backend>,
+    texts: Texts,
+    queue: Arc<Queue>,
+}
+
+/// One window's logits and the time its work took.
+type Answer = Result<(Vec<f32>, Duration), BackendError>;
+
+impl Worker {
+    fn work(&mut self) {
+        loop {
+            match self.queue.next(BATCH, |prompts| self.texts.get(prompts).is_some()) {
+                Todo::Windows(windows) => self.score(windows),
+                Todo::Texts(prompts) => self.encode_texts(&prompts),
+                Todo::End => return,
+            }
+        }
+    }
+
+    fn encode_texts(&mut self, prompts: &Prompts) {
+        let missing = self.texts.missing(prompts, TEXTS);
+        if missing.is_empty() {
+            return;
+        }
+        let encoded = self.backend.encode_text(&missing).and_then(|features| {
+            expect("text features", missing.len(), features.len())?;
+            Ok(features)
+        });
+        match encoded {
+            Ok(features) => {
+                for (prompt, features) in missing.into_iter().zip(features) {
+                    self.texts.insert(prompt, features);
+                }
+            }
+            Err(error) => self.queue.fail_texts(prompts, Arc::new(error.into())),
+        }
+    }
+
+    fn score(&mut self, windows: Vec<Waiting>) {
+        let queued: Vec<Duration> = windows.iter().map(|w| w.submitted.elapsed()).collect();
+        let mut answers: Vec<Answer> = match self.logits(&windows) {
+            Ok(answers) => answers.into_iter().map(Ok).collect(),
+            // One stream's bad window must not cost the others theirs.
+            Err(_) if windows.len() > 1 => {
+                let alone = windows.iter().map(|w| self.logits(std::slice::from_ref(w)));
+                alone.map(|one| one.map(|mut answers| answers.remove(0))).collect()
+            }
+            Err(error) => vec![Err(error)],
+        };
+        for ((window, queued), answer) in windows.into_iter().zip(queued).zip(answers.drain(..)) {
+            window.answer(match answer {
+                Ok((logits, inference)) => Ok(Scored { logits, queued, inference }),
+                Err(error) => Err(Dropped::Failed(Arc::new(error.into()))),
+            });
+        }
+    }
+
+    /// One answer per window.
+    fn logits(&mut self, windows: &[Waiting]) -> Result<Vec<(Vec<f32>, Duration)>, BackendError> {
+        let begun = Instant::now();
+        let frames = || windows.iter().flat_map(|w| &w.job().frames);
+        let fresh: Vec<&Arc<Frame>> = frames().filter(|frame| frame.prepared.get().is_none()).collect();
+        if !fresh.is_empty() {
+            let reduced: Vec<&Reduced> = fresh.iter().map(|frame| &frame.reduced).collect();
+            let prepared = self.backend.prepare(&reduced)?;
+            expect("prepared frames", fresh.len(), prepared.len())?;
+            for (frame, prepared) in fresh.iter().zip(prepared) {
+                // Set already if the frame is in the window twice; the values are the same.
+                let _ = frame.prepared.set(prepared);
+            }
+        }
+        let clips: Vec<Vec<Prepared>> = windows
+            .iter()
+            .map(|w| w.job().frames.iter().filter_map(|frame| frame.prepared.get().cloned()).collect())
+            .collect();
+        let clips: Vec<&[Prepared]> = clips.iter().map(Vec::as_slice).collect();
+        let features = self.backend.encode(&clips)?;
+        expect("clip features", windows.len(), features.len())?;
+        let mut answers = Vec::with_capacity(windows.len());
+        for (window, features) in windows.iter().zip(&features) {
+            let prompts = &window.job().prompts;
+            let texts = self.texts.get(prompts).expect("`next` gives windows with complete texts only");
+            let mut rows = self.backend.compare(&[features], texts)?;
+            expect("rows of logits", 1, rows.len())?;
+            let logits = rows.remove(0);
+            expect("logits", prompts.len(), logits.len())?;
+            if logits.iter().any(|x| !x.is_finite()) {
+                return Err(BackendError::NotFinite { what: "logits" });
+            }
+            answers.push((logits, begun.elapsed()));
+        }
+        Ok(answers)
+    }
+}
+
+fn expect(what: &'static str, expected: usize, found: usize) -> Result<(), BackendError> {
+    if expected == found {
+        return Ok(());
+    }
+    Err(BackendError::Shape { what: what.into(), expected: expected.to_string(), found: found.to_string() })
+}

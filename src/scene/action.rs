@@ -1,0 +1,175 @@
+//! The twenty actions of the drawn world and the words for them.
+
+/// What happens in a scene. The order is the class index of the training data and never changes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Action {
+    Stand,
+    Walk,
+    Run,
+    Jump,
+    Wave,
+    Fall,
+    Lie,
+    Sit,
+    Crouch,
+    Climb,
+    Throw,
+    Kick,
+    Dribble,
+    Carry,
+    RaiseArms,
+    Dance,
+    Fight,
+    Hug,
+    ShakeHands,
+    Empty,
+}
+
+use Action::*;
+
+impl Action {
+    pub const ALL: [Action; 20] = [
+        Stand, Walk, Run, Jump, Wave, Fall, Lie, Sit, Crouch, Climb, Throw, Kick, Dribble, Carry, RaiseArms,
+        Dance, Fight, Hug, ShakeHands, Empty,
+    ];
+
+    /// Position in [`Action::ALL`], 0..20.
+    pub fn index(self) -> usize {
+        self as usize
+    }
+
+    /// The canonical phrase, the first of [`Action::phrasings`].
+    pub fn label(self) -> &'static str {
+        self.phrasings()[0]
+    }
+
+    /// The phrases a model trained on this world has read.
+    pub fn phrasings(self) -> &'static [&'static str] {
+        match self {
+            Stand => {
+                &["standing", "standing still", "standing upright", "just standing there", "standing around"]
+            }
+            Walk => &["walking", "taking a walk", "strolling", "going on foot"],
+            Run => &["running", "jogging", "sprinting", "running fast"],
+            Jump => &["jumping", "jumping up and down", "hopping", "leaping up"],
+            Wave => &["waving", "waving a hand", "waving hello", "greeting with a hand"],
+            Fall => &["falling down", "falling", "collapsing", "falling to the ground", "falling over"],
+            Lie => &["lying on the ground", "lying down", "lying on the floor", "resting on the floor"],
+            Sit => {
+                &["sitting down", "taking a seat", "sitting on a chair", "sitting", "sitting down on a chair"]
+            }
+            Crouch => &["crouching", "squatting", "crouching down low", "squatting down"],
+            Climb => &["climbing a fence", "climbing", "climbing over a fence", "going over a fence"],
+            Throw => &["throwing", "throwing a ball", "tossing a ball", "pitching a ball"],
+            Kick => &["kicking", "kicking a ball", "kicking the ball", "shooting a ball with the foot"],
+            Dribble => &["dribbling a ball", "bouncing a ball", "dribbling", "bouncing the ball"],
+            Carry => &["carrying a box", "carrying", "walking with a box", "holding a box"],
+            RaiseArms => &["raising both arms", "holding both arms up", "hands up", "both hands in the air"],
+            Dance => &["dancing", "doing a dance", "moving to music", "dancing to music"],
+            Fight => &["two people fighting", "fighting", "punching each other", "boxing", "having a fight"],
+            Hug => &["hugging", "hugging each other", "embracing", "in a hug"],
+            ShakeHands => {
+                &["shaking hands", "giving a handshake", "doing a handshake", "shaking hands with each other"]
+            }
+            Empty => &["an empty scene", "nobody", "no one in view", "a scene with nobody"],
+        }
+    }
+
+    /// Phrases never used in training: known words in a new order.
+    pub fn held_out_phrasings(self) -> &'static [&'static str] {
+        match self {
+            Stand => &["standing there upright"],
+            Walk => &["going for a walk"],
+            Run => &["going fast on foot"],
+            Jump => &["hopping up and down"],
+            Wave => &["waving with a hand up"],
+            Fall => &["collapsing to the ground"],
+            Lie => &["resting on the ground"],
+            Sit => &["taking a seat on a chair"],
+            Crouch => &["squatting down low"],
+            Climb => &["climbing up a fence"],
+            Throw => &["tossing a ball up"],
+            Kick => &["shooting the ball with a foot"],
+            Dribble => &["dribbling the ball"],
+            Carry => &["walking holding a box"],
+            RaiseArms => &["raising both hands up"],
+            Dance => &["doing a dance to music"],
+            Fight => &["boxing each other"],
+            Hug => &["embracing each other"],
+            ShakeHands => &["giving each other a handshake"],
+            Empty => &["a scene with no one"],
+        }
+    }
+
+    /// The action a phrase stands for; case and surrounding space do not matter.
+    pub fn parse(phrase: &str) -> Option<Action> {
+        let phrase = phrase.trim().to_lowercase();
+        Self::ALL.into_iter().find(|action| {
+            action.phrasings().iter().chain(action.held_out_phrasings()).any(|known| *known == phrase)
+        })
+    }
+
+    /// Two people take part.
+    pub fn is_pair(self) -> bool {
+        matches!(self, Fight | Hug | ShakeHands)
+    }
+
+    /// The person moves through the picture.
+    pub fn travels(self) -> bool {
+        matches!(self, Walk | Run | Carry)
+    }
+
+    /// Speed through the picture, in body heights per second.
+    pub fn speed(self) -> f32 {
+        match self {
+            Walk => 0.42,
+            Run => 0.95,
+            Carry => 0.3,
+            _ => 0.0,
+        }
+    }
+
+    /// Cycles per second of the movement, before each person's own factor of 0.8 to 1.25.
+    pub fn tempo(self) -> f32 {
+        match self {
+            Walk => 0.85,
+            Run => 1.45,
+            Carry => 0.7,
+            Jump => 0.8,
+            Wave => 1.1,
+            Climb => 0.75,
+            Dribble => 1.3,
+            Dance => 0.8,
+            Fight => 1.3,
+            ShakeHands => 1.2,
+            Hug => 0.3,
+            RaiseArms => 0.4,
+            Crouch => 0.3,
+            _ => 0.25,
+        }
+    }
+}
+
+impl std::fmt::Display for Action {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.label())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_phrase_means_one_action() {
+        let mut seen = std::collections::HashMap::new();
+        for action in Action::ALL {
+            assert_eq!(Action::ALL[action.index()], action);
+            for phrase in action.phrasings().iter().chain(action.held_out_phrasings()) {
+                assert!(seen.insert(*phrase, action).is_none(), "`{phrase}` stands for two actions");
+                assert_eq!(Action::parse(&format!(" {} ", phrase.to_uppercase())), Some(action));
+            }
+        }
+        assert_eq!(Action::parse("swimming"), None);
+    }
+}
