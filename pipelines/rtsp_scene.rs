@@ -22,8 +22,13 @@ pub struct Camera {
 }
 
 impl Camera {
-    /// Serves the script to whoever comes, from its beginning for the first viewer.
-    pub fn start(script: &str, width: u32, height: u32, rate: u32) -> Result<Camera, Box<dyn std::error::Error>> {
+    /// Serves the script to whoever comes, from its beginning for the first viewer; with a tone if `audio`.
+    pub fn start(
+        script: &str,
+        [width, height]: [u32; 2],
+        rate: u32,
+        audio: bool,
+    ) -> Result<Camera, Box<dyn std::error::Error>> {
         gst::init()?;
         gstxclip::element::register_static()?;
         let context = glib::MainContext::new();
@@ -35,7 +40,8 @@ impl Camera {
             "( xclipscenesrc name=scene is-live=true \
              ! video/x-raw,format=I420,width={width},height={height},framerate={rate}/1 \
              ! queue ! x264enc tune=zerolatency speed-preset=ultrafast quantizer=20 pass=qual key-int-max={rate} \
-             ! rtph264pay name=pay0 pt=96 )"
+             ! rtph264pay name=pay0 pt=96 {} )",
+            if audio { "audiotestsrc is-live=true ! alawenc ! rtppcmapay name=pay1 pt=8" } else { "" }
         ));
         factory.set_shared(true);
         let (text, first) = (script.to_string(), Arc::clone(&begun));
@@ -91,7 +97,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     };
     let text = std::fs::read_to_string(script).map_err(|error| format!("{script}: {error}"))?;
     let scene = gstxclip::scene::Script::parse(&text)?;
-    let camera = Camera::start(&text, 640, 360, 25)?;
+    let camera = Camera::start(&text, [640, 360], 25, false)?;
     println!("{}", camera.address);
     std::io::stdout().flush()?;
 

@@ -142,7 +142,11 @@ fn a_window_of_the_wrong_size_is_an_error_and_not_the_end() {
     for frames in [3, 5, 4] {
         let tell = tell.clone();
         let done = Box::new(move |r: Result<Scored, Dropped>| tell.send(r.is_ok()).unwrap());
-        stream.run(Job { frames: (0..frames).map(|_| frame()).collect(), prompts: [vec![998, 5, 999]].into(), done });
+        stream.run(Job {
+            frames: (0..frames).map(|_| frame()).collect(),
+            prompts: [vec![998, 5, 999]].into(),
+            done,
+        });
     }
     assert_eq!(told.try_iter().collect::<Vec<_>>(), [false, false, true]);
 }
@@ -151,7 +155,8 @@ fn a_window_of_the_wrong_size_is_an_error_and_not_the_end() {
 fn threads_do_not_change_the_scores() {
     let dir = checkpoint();
     let (prompts, _) = golden();
-    let by = |threads| score(&Engine::open(&Spec { threads, ..spec(&dir) }).unwrap(), &prompts).unwrap().logits;
+    let by =
+        |threads| score(&Engine::open(&Spec { threads, ..spec(&dir) }).unwrap(), &prompts).unwrap().logits;
     let one = by(1);
     for threads in [2, 3] {
         for (a, b) in one.iter().zip(by(threads)) {

@@ -125,9 +125,25 @@ fn keys_times_and_missing_values_are_as_documented() {
     assert_eq!(
         keys,
         [
-            "schema", "source", "view", "id", "seq", "phase", "reason", "label", "severity", "metadata",
-            "score", "peak", "start", "detected", "window-start", "window-end", "top",
-            "labels-generation", "model"
+            "schema",
+            "source",
+            "view",
+            "id",
+            "seq",
+            "phase",
+            "reason",
+            "label",
+            "severity",
+            "metadata",
+            "score",
+            "peak",
+            "start",
+            "detected",
+            "window-start",
+            "window-end",
+            "top",
+            "labels-generation",
+            "model"
         ],
         "no `end` before the end"
     );

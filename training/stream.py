@@ -54,7 +54,8 @@ class Clips:
         arguments = [part for key, value in options.items() for part in (f"--{key.replace('_', '-')}", value)]
         self.process, self.header = _open(arguments)
 
-    def batch(self, count):
+    def batch(self, count, wanted=lambda clip: True):
+        """The next `count` clips of which `wanted` (of the dict of a clip) is true."""
         h = self.header
         shape = (h["frames"], h["size"], h["size"], 3)
         poses = (h["frames"], h["people"], h["joints"], 2)
@@ -62,10 +63,15 @@ class Clips:
         joints = np.empty((count, *poses), np.float32)
         clips = []
         pipe = self.process.stdout
-        for i in range(count):
-            clips.append(_read_json(pipe))
-            frames[i] = np.frombuffer(_read(pipe, frames[i].size), np.uint8).reshape(shape)
-            joints[i] = np.frombuffer(_read(pipe, joints[i].size * 4), "<f4").reshape(poses)
+        while len(clips) < count:
+            i = len(clips)
+            clip = _read_json(pipe)
+            seen, placed = _read(pipe, frames[i].size), _read(pipe, joints[i].size * 4)
+            if not wanted(clip):
+                continue
+            clips.append(clip)
+            frames[i] = np.frombuffer(seen, np.uint8).reshape(shape)
+            joints[i] = np.frombuffer(placed, "<f4").reshape(poses)
         return Batch(frames, joints, clips)
 
     def close(self):

@@ -1,8 +1,9 @@
 //! `xclipd doctor`: what is here, what is missing, and the command that installs it.
 
-use super::packages::{Family, Install, Package};
-use super::table::{Align, Table};
-use super::{CommandError, Verdict};
+use std::time::Instant;
+
+use super::eval::clips::Judge;
+use super::{CommandError, Verdict, say};
 
 /// Tell what is here and what is missing, with the command that installs it
 #[derive(clap::Args, Clone, Debug)]
@@ -15,14 +16,43 @@ pub struct Doctor {
 impl Doctor {
     /// Fails when something is missing without which nothing works.
     pub fn run(self) -> Result<Verdict, CommandError> {
-        println!("xclipd {}", env!("CARGO_PKG_VERSION"));
+        say!("xclipd {}", env!("CARGO_PKG_VERSION"));
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        println!("system      {}, {cores} cores", std::env::consts::ARCH);
-        println!("processor   {}", processor());
-        let good = gstreamer();
-        Ok(good.into())
+        say!("system      {}, {cores} cores", std::env::consts::ARCH);
+        say!("processor   {}", processor());
+        say!("graphics    not used by this version; the model runs on the processor");
+        let model = self.check_model()?;
+        let good = gstreamer()?;
+        Ok((good && model).into())
+    }
+
+    /// Loads the checkpoint and lets it look at drawn clips. The bundled one must recognise most of them.
+    fn check_model(&self) -> Result<bool, CommandError> {
+        let check = || -> Result<(String, bool), CommandError> {
+            let mut judge = Judge::new(&self.model, 0)?;
+            let begun = Instant::now();
+            let right = judge.try_out(CLIPS)?;
+            let each = begun.elapsed().as_secs_f64() * 1000.0 / CLIPS as f64;
+            let (about, print) = (judge.describe(), &judge.fingerprint);
+            let text = format!("{about}; fingerprint {print}; {each:.0} ms per drawn clip");
+            if self.model != "demo" {
+                return Ok((format!("loads and answers: {text}"), true));
+            }
+            let good = right as u64 * 10 >= CLIPS * 6;
+            Ok((format!("recognises {right} of {CLIPS} drawn clips: {text}"), good))
+        };
+        let found = check();
+        match &found {
+            Ok((text, true)) => say!("model       {} {text}", self.model),
+            Ok((text, false)) => say!("model       {} DAMAGED or built wrong: {text}", self.model),
+            Err(error) => say!("model       {} UNUSABLE: {error}", self.model),
+        }
+        Ok(matches!(found, Ok((_, true))))
     }
 }
+
+/// Drawn clips that the model is tried on.
+const CLIPS: u64 = 20;
 
 fn processor() -> String {
     #[cfg(target_arch = "x86_64")]
@@ -50,23 +80,30 @@ fn processor() -> String {
 }
 
 #[cfg(not(feature = "gst"))]
-fn gstreamer() -> bool {
-    let _: (Option<Package>, Option<Install>, Option<Family>, Option<(Table, Align)>) = Default::default();
-    println!("GStreamer   not in this build (cargo feature `gst`)");
-    true
+fn gstreamer() -> Result<bool, CommandError> {
+    say!("GStreamer   not in this build (cargo feature `gst`)");
+    Ok(true)
 }
 
 #[cfg(feature = "gst")]
-fn gstreamer() -> bool {
+fn gstreamer() -> Result<bool, CommandError> {
     use gstreamer as gst;
 
-    use super::packages::ELEMENTS;
+    use super::packages::{ELEMENTS, Family, Install, Package};
+    use super::table::{Align, Table};
 
     if let Err(error) = super::start_gstreamer() {
-        println!("GStreamer   {error}");
-        return false;
+        say!("GStreamer   {error}");
+        return Ok(false);
     }
-    println!("GStreamer   {}", gst::version_string());
+    say!("GStreamer   {}", gst::version_string().trim_start_matches("GStreamer "));
+    let plugin = gst::Registry::get().find_plugin("xclip");
+    match plugin.and_then(|plugin| plugin.filename()) {
+        Some(path) => say!("plugin      {}", path.display()),
+        None => {
+            say!("plugin      not installed: xclipd works without; `make install` for gst-launch-1.0")
+        }
+    }
     let mut table = Table::new([("element", Align::Left), ("", Align::Left), ("for", Align::Left)]);
     let mut missing: Vec<Package> = Vec::new();
     let mut good = true;
@@ -83,9 +120,9 @@ fn gstreamer() -> bool {
         };
         table.row([needed.element.into(), state, needed.purpose.into()]);
     }
-    print!("{table}");
+    say!("{table}");
     if !missing.is_empty() {
-        println!("all that is missing: {}", Install(Family::here(), &missing));
+        say!("all that is missing: {}", Install(Family::here(), &missing));
     }
-    good
+    Ok(good)
 }

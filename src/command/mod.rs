@@ -2,15 +2,17 @@
 //!
 //! Results go to stdout, everything else to stderr. A closed stdout (`| head`) ends a command quietly.
 
-use std::io;
+use std::io::{self, IsTerminal};
 use std::path::PathBuf;
 
+pub mod bench;
 pub mod checkpoint;
 #[cfg(feature = "gst")]
 pub mod detect;
 pub mod doctor;
 pub mod eval;
 pub mod matching;
+#[cfg(feature = "gst")]
 pub mod packages;
 #[cfg(feature = "gst")]
 pub mod recorder;
@@ -77,8 +79,23 @@ impl CommandError {
 pub fn start_log(verbose: u8) {
     let level = ["warn", "gstxclip=info,warn", "gstxclip=debug,info", "trace"][usize::from(verbose.min(3))];
     let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| level.into());
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_target(false).init();
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(io::stderr)
+        .with_ansi(io::stderr().is_terminal())
+        .with_target(false)
+        .without_time()
+        .init();
 }
+
+/// Prints a line to stdout, from a function that returns a `CommandError`.
+macro_rules! say {
+    ($($words:tt)*) => {{
+        use std::io::Write;
+        $crate::command::closed_is_fine(writeln!(std::io::stdout(), $($words)*))?
+    }};
+}
+pub(crate) use say;
 
 /// A finished write to stdout; a reader who has had enough is not an error.
 pub(crate) fn closed_is_fine(written: io::Result<()>) -> Result<(), CommandError> {

@@ -117,13 +117,15 @@ fn stages(config: &Config) -> Vec<String> {
     .concat()
 }
 
+/// Embeddings are the normalised vectors, probabilities and pixels, all of order 1. Features before
+/// normalisation are linear images of hidden states, of the same size and with the same error.
 fn bound(stage: &str, bounds: Bounds) -> f64 {
     if stage.starts_with("logits") {
         bounds.logits
-    } else if stage.contains("hidden") || stage.contains("_ln") {
-        bounds.hidden
-    } else {
+    } else if stage.contains("_embeds") || stage == "probs" || stage.starts_with("pixel") {
         bounds.embeddings
+    } else {
+        bounds.hidden
     }
 }
 

@@ -56,10 +56,15 @@ impl LabelSet {
             return Err(LabelError::TooMany { found, limit: MOST_PROMPTS });
         }
         let mut prompts = Vec::with_capacity(found);
-        let mut encode = |whose: &str, prompt: &str| match tokens(prompt) {
-            _ if prompt.trim().is_empty() => Err(LabelError::EmptyPrompt { whose: whose.to_string() }),
-            Ok(ids) => Ok(prompts.push(ids)),
-            Err(source) => Err(LabelError::Prompt { whose: whose.to_string(), source: Box::new(source) }),
+        let mut encode = |whose: &str, prompt: &str| {
+            let whose = whose.to_string();
+            if prompt.trim().is_empty() {
+                return Err(LabelError::EmptyPrompt { whose });
+            }
+            let ids =
+                tokens(prompt).map_err(|source| LabelError::Prompt { whose, source: Box::new(source) })?;
+            prompts.push(ids);
+            Ok(())
         };
         let (mut index, mut ranges, mut gates) = (HashMap::new(), Vec::new(), Vec::new());
         let mut begin = 0;

@@ -4,7 +4,8 @@
 use std::collections::{HashMap, HashSet};
 
 use super::*;
-use crate::engine::scripted::{BAD, Bench, Score, bench, lock, wait_until};
+use crate::engine::State as EngineState;
+use crate::engine::scripted::{BAD, Bench, Score, bench, loading, lock, wait_until};
 use crate::event::{Event, GateSettings, Phase};
 use crate::image::{ImageInfo, Matrix, PixelFormat, Plane, Range, Roi};
 use crate::model::labels::{GateOverride, Label};
@@ -175,6 +176,32 @@ fn async_never_waits_counts_what_it_drops_and_finish_waits_for_the_rest() {
     let stats = detector.stats();
     assert_eq!(stats.windows + stats.dropped["superseded"], windows);
     assert_eq!(stats.queue, 0);
+}
+
+#[test]
+fn async_counts_windows_dropped_while_the_model_loads_and_sync_waits() {
+    for mode in [Mode::Async, Mode::Sync] {
+        let (engine, go) = loading(BITS);
+        let notes = Arc::new(Notes::default());
+        let detector =
+            Detector::new(engine.clone(), Source::default(), settings(), labels(&["a"]), mode, notes.clone());
+        let detector = detector.unwrap();
+        std::thread::scope(|scope| {
+            let playing = scope.spawn(|| play(&detector, 0, 2000, 1));
+            wait_until(|| detector.stats().frames >= 4);
+            if mode == Mode::Async {
+                playing.join().unwrap();
+                assert_eq!(detector.stats().dropped["loading"], 3);
+                is(&notes.told(), &[]);
+            }
+            go.send(()).unwrap();
+        });
+        wait_until(|| !matches!(engine.state(), EngineState::Loading));
+        play(&detector, 2000, 2500, 1);
+        detector.finish(Eos);
+        assert_eq!(detector.stats().windows, if mode == Mode::Sync { 4 } else { 1 });
+        is(&notes.told(), &[("a", Start, Onset, 1), ("a", End, Eos, 1)]);
+    }
 }
 
 #[test]
@@ -431,8 +458,14 @@ impl Outlet for Caller {
 fn an_outlet_may_call_the_detector_back() {
     let bench = bench(false, BITS);
     let outlet = Arc::new(Caller { notes: Notes::default(), detector: Default::default() });
-    let detector =
-        Detector::new(bench.engine, Source::default(), settings(), labels(&["a"]), Mode::Sync, outlet.clone());
+    let detector = Detector::new(
+        bench.engine,
+        Source::default(),
+        settings(),
+        labels(&["a"]),
+        Mode::Sync,
+        outlet.clone(),
+    );
     let detector = detector.unwrap();
     outlet.detector.set(Arc::downgrade(&detector)).unwrap();
     play(&detector, 0, 1000, 1);
@@ -446,7 +479,8 @@ fn events_stay_well_formed_and_in_order_when_everything_happens_at_once() {
     let over = || stop.load(std::sync::atomic::Ordering::SeqCst);
     std::thread::scope(|scope| {
         scope.spawn(|| {
-            let sets = [labels(&["a", "bb"]), labels(&["bb", "ccc"]), labels(&["ccc"]), labels(&["a", "bb", "ccc"])];
+            let sets =
+                [labels(&["a", "bb"]), labels(&["bb", "ccc"]), labels(&["ccc"]), labels(&["a", "bb", "ccc"])];
             for set in sets.iter().cycle().take_while(|_| !over()) {
                 detector.set_labels(set.clone()).unwrap();
                 std::thread::sleep(Duration::from_micros(300));

@@ -76,8 +76,13 @@ impl Backend for Scripted {
         Ok(prompts.iter().map(|p| TextFeatures(p.iter().map(|&id| id as f32).collect())).collect())
     }
 
-    fn compare(&mut self, clips: &[&ClipFeatures], prompts: &[TextFeatures]) -> Result<Vec<Vec<f32>>, BackendError> {
-        let row = |clip: &&ClipFeatures| prompts.iter().map(|p| (self.score)(clip.video[0] as u8, &p.0)).collect();
+    fn compare(
+        &mut self,
+        clips: &[&ClipFeatures],
+        prompts: &[TextFeatures],
+    ) -> Result<Vec<Vec<f32>>, BackendError> {
+        let row =
+            |clip: &&ClipFeatures| prompts.iter().map(|p| (self.score)(clip.video[0] as u8, &p.0)).collect();
         Ok(clips.iter().map(row).collect())
     }
 
@@ -117,6 +122,17 @@ pub fn bench(gated: bool, score: Score) -> Bench {
     Bench { engine, control, gate, begun }
 }
 
+/// An engine that loads until it gets a message.
+pub fn loading(score: Score) -> (Arc<Engine>, Sender<()>) {
+    let (go, held) = channel::<()>();
+    let load = move || {
+        held.recv().expect("the test lets it load");
+        let (begun, _) = channel();
+        Ok(Box::new(Scripted { control: Arc::default(), gate: None, begun, score }) as Box<dyn Backend>)
+    };
+    (Engine::start(model(), Box::new(load)).expect("a thread can be started"), go)
+}
+
 pub fn wait_until(mut what: impl FnMut() -> bool) {
     for _ in 0..5000 {
         if what() {
@@ -126,4 +142,3 @@ pub fn wait_until(mut what: impl FnMut() -> bool) {
     }
     panic!("did not happen within 5 s");
 }
-

@@ -4,9 +4,8 @@ use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::sync::mpsc::channel;
 use std::time::Duration;
 
-use super::scripted::{BAD, Bench, PANIC, Score, Scripted, bench, lock, model, wait_until};
+use super::scripted::{BAD, Bench, PANIC, Score, bench, loading, lock, model, wait_until};
 use super::*;
-use crate::backend::Backend;
 
 /// Frame value plus prompt.
 const SUM: Score = |value, ids| f32::from(value) + ids[0];
@@ -189,13 +188,7 @@ fn a_callback_that_panics_harms_nobody_else() {
 
 #[test]
 fn while_loading_submit_is_refused_at_once_and_run_waits() {
-    let (go, held) = channel::<()>();
-    let load = move || {
-        held.recv().unwrap();
-        let (begun, _) = channel();
-        Ok(Box::new(Scripted { control: Arc::default(), gate: None, begun, score: SUM }) as Box<dyn Backend>)
-    };
-    let engine = Engine::start(model(), Box::new(load)).unwrap();
+    let (engine, go) = loading(SUM);
     let states = Arc::new(Mutex::new(Vec::new()));
     let seen = states.clone();
     engine.observe(Box::new(move |state| {
@@ -301,11 +294,19 @@ fn every_job_is_answered_exactly_once_in_any_turmoil() {
                         // Deterministic noise; the last rounds end in a panic of the worker.
                         let noise = (name as u64 + round * 7919).wrapping_mul(0x9E3779B97F4A7C15) >> 40;
                         let fatal = round >= 15 && thread == 0 && i == 150;
-                        let value = if fatal { PANIC } else if noise.is_multiple_of(11) { BAD } else { 1 };
+                        let value = if fatal {
+                            PANIC
+                        } else if noise.is_multiple_of(11) {
+                            BAD
+                        } else {
+                            1
+                        };
                         let counts = counts.clone();
                         let job = Job {
                             frames: vec![frame(value)],
-                            prompts: lists[usize::from(noise.is_multiple_of(3)) + usize::from(noise.is_multiple_of(31))].clone(),
+                            prompts: lists[usize::from(noise.is_multiple_of(3))
+                                + usize::from(noise.is_multiple_of(31))]
+                            .clone(),
                             done: Box::new(move |_| {
                                 counts[name].fetch_add(1, SeqCst);
                             }),

@@ -256,7 +256,11 @@ mod tests {
         let settings = GateSettings { min_duration_on: Duration::from_millis(1000), ..plain() };
         let found = steps(&mut Hysteresis::new(settings), &[0.9, 0.9, 0.1, 0.7, 0.9, 0.8]);
         let [(at, step)] = &found[..] else { panic!("{found:?}") };
-        assert_eq!((*at, ms(step.start), ms(step.detected)), (4500, 2500, 4500), "the first rise was too short");
+        assert_eq!(
+            (*at, ms(step.start), ms(step.detected)),
+            (4500, 2500, 4500),
+            "the first rise was too short"
+        );
         assert_eq!(step.peak, 0.9);
     }
 
@@ -279,7 +283,8 @@ mod tests {
 
     #[test]
     fn updates_tell_a_changed_peak_at_most_once_a_second() {
-        let found = steps(&mut Hysteresis::new(plain()), &[0.6, 0.7, 0.8, 0.8, 0.85, 0.805, 0.805, 0.855, 0.855]);
+        let found =
+            steps(&mut Hysteresis::new(plain()), &[0.6, 0.7, 0.8, 0.8, 0.85, 0.805, 0.805, 0.855, 0.855]);
         let seen: Vec<_> = found.iter().map(|(at, step)| (*at, step.seq, step.peak)).collect();
         assert_eq!(seen, [(2000, 1, 0.6), (3000, 2, 0.8), (4000, 3, 0.85)]);
         assert!(found[1..].iter().all(|(_, s)| s.phase == Phase::Update && s.reason == Reason::Peak));

@@ -184,7 +184,7 @@ impl Config {
         }
         for (key, eps) in [("text_config", text.layer_norm_eps), ("vision_config", vision.layer_norm_eps)] {
             // Relative: 1e-05 may have passed through f32.
-            if !((eps - EPSILON).abs() <= EPSILON * 1e-3) {
+            if (eps - EPSILON).abs() > EPSILON * 1e-3 {
                 problems.push(format!("{key}.layer_norm_eps: expected {EPSILON:e}, found {eps:e}"));
             }
         }

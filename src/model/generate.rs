@@ -2,7 +2,7 @@
 //! With it every published size runs, and is measured, without a download.
 
 use std::fs::File;
-use std::io::{BufWriter, Write};
+use std::io::{BufWriter, Read, Write};
 use std::path::{Path, PathBuf};
 
 use serde_json::{Map, json};
@@ -11,7 +11,7 @@ use super::layout::{self, Expected};
 use super::{Config, Heads, ModelError, clip_bpe, recipe};
 
 /// Writes config.json (as given), preprocessor_config.json, model.safetensors (f32) and tokenizer.json to
-/// `out`, which is made if need be. One tensor is in memory at a time. `progress` hears bytes written
+/// `out`, which is made if need be; weights that were not generated are not overwritten. One tensor is in memory at a time. `progress` hears bytes written
 /// and bytes in all.
 pub fn generate(config: &Path, out: &Path, progress: &mut dyn FnMut(u64, u64)) -> Result<(), ModelError> {
     let at = |path: &Path| {
@@ -29,6 +29,7 @@ pub fn generate(config: &Path, out: &Path, progress: &mut dyn FnMut(u64, u64)) -
         );
         return Err(ModelError::Settings { file, problems: vec![problem] });
     }
+    refuse_other_weights(&out.join("model.safetensors"))?;
     std::fs::create_dir_all(out).map_err(at(out))?;
     let write = |name: &str, content: &[u8]| {
         let path = out.join(name);
@@ -55,13 +56,29 @@ pub fn generate(config: &Path, out: &Path, progress: &mut dyn FnMut(u64, u64)) -
     std::fs::rename(&partial, &path).map_err(at(&path))
 }
 
+/// Says in a file's header that it may be generated anew.
+const MARK: &str = "xclip synthetic recipe";
+
+/// Trained weights must not be lost to a mistyped folder.
+fn refuse_other_weights(path: &Path) -> Result<(), ModelError> {
+    let Ok(file) = File::open(path) else { return Ok(()) };
+    let mut start = Vec::new();
+    let io = |source| ModelError::Io { path: path.to_path_buf(), source };
+    file.take(1024).read_to_end(&mut start).map_err(io)?;
+    if start.windows(MARK.len()).any(|part| part == MARK.as_bytes()) {
+        return Ok(());
+    }
+    let problem = "exists and was not generated here: choose another folder".to_string();
+    Err(ModelError::Format { file: path.display().to_string(), problem })
+}
+
 fn write_weights(
     tensors: &[Expected],
     to: &mut impl Write,
     progress: &mut dyn FnMut(u64, u64),
 ) -> std::io::Result<()> {
     let mut header = Map::new();
-    header.insert("__metadata__".into(), json!({"format": "pt"}));
+    header.insert("__metadata__".into(), json!({"format": "pt", "source": MARK}));
     let mut end = 0;
     for Expected { name, shape } in tensors {
         let start = end;

@@ -76,11 +76,7 @@ impl Model {
             )
         })?;
         let config = Config::parse(&content.file, &content, heads)?;
-        let content = folder.read("preprocessor_config.json")?.ok_or_else(|| {
-            missing("has no preprocessor_config.json, which says how pictures are resized and normalised: fetch it \
-                     from where config.json came")
-        })?;
-        let checkpoint_rule = preprocessor::parse(&content.file, &content, &config)?;
+        let checkpoint_rule = preprocessor::open(&folder, &config)?;
         let mut extra = match folder.read("xclip.json")? {
             Some(content) => Extra::parse(&content.file, &content, &config)?,
             None => Extra::default_for(&config),

@@ -9,6 +9,7 @@ use serde::Deserialize;
 use super::ModelError;
 use super::config::Config;
 use super::error::shown;
+use super::source::Folder;
 use crate::preprocess::{Geometry, Rule};
 
 /// Which spatial rule to use.
@@ -64,10 +65,35 @@ enum Size {
 
 const BILINEAR: u32 = 2;
 
-/// Reads the rule; `file` names it in messages. All problems are reported at once.
-pub(crate) fn parse(file: &str, json: &[u8], config: &Config) -> Result<Rule, ModelError> {
-    let read: File =
-        serde_json::from_slice(json).map_err(|source| ModelError::Json { file: file.into(), source })?;
+/// What transformers 5 writes when the whole processor is saved.
+#[derive(Deserialize)]
+struct Processor {
+    #[serde(alias = "video_processor")]
+    image_processor: File,
+}
+
+/// Finds and reads the folder's rule: preprocessor_config.json, else processor_config.json.
+pub(crate) fn open(folder: &Folder, config: &Config) -> Result<Rule, ModelError> {
+    let json = |file: &str, source| ModelError::Json { file: file.into(), source };
+    if let Some(content) = folder.read("preprocessor_config.json")? {
+        let read = serde_json::from_slice(&content).map_err(|error| json(&content.file, error))?;
+        return check(&content.file, read, config);
+    }
+    if let Some(content) = folder.read("processor_config.json")? {
+        let read: Processor = serde_json::from_slice(&content).map_err(|error| json(&content.file, error))?;
+        return check(&content.file, read.image_processor, config);
+    }
+    Err(ModelError::Folder {
+        model: folder.label(""),
+        problem:
+            "has no preprocessor_config.json, which says how pictures are resized and normalised: fetch it \
+                  from where config.json came"
+                .into(),
+    })
+}
+
+/// All problems are reported at once; `file` names the file in messages.
+fn check(file: &str, read: File, config: &Config) -> Result<Rule, ModelError> {
     let mut problems = Vec::new();
     let side = config.image_size as u32;
 
@@ -95,7 +121,7 @@ pub(crate) fn parse(file: &str, json: &[u8], config: &Config) -> Result<Rule, Mo
         )),
     }
     if let Some(factor) = read.rescale_factor
-        && !((factor * 255.0 - 1.0).abs() < 1e-6)
+        && (factor * 255.0 - 1.0).abs() > 1e-6
     {
         problems.push(format!("rescale_factor: expected 1/255, found {factor}"));
     }

@@ -81,9 +81,10 @@ impl Folder {
         path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned()
     }
 
-    /// The file's name as messages show it.
+    /// The file's name as messages show it; the folder's for an empty one.
     pub fn label(&self, name: &str) -> String {
         match self {
+            Self::Disk(path) if name.is_empty() => path.display().to_string(),
             Self::Disk(path) => path.join(name).display().to_string(),
             Self::Demo => format!("bundled {DEMO}/{name}"),
         }

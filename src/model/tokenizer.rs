@@ -61,7 +61,13 @@ impl Tokenizer {
 
     fn parse(file: &str, json: &[u8], config: &Config) -> Result<Self, ModelError> {
         let fault = |problem: String| ModelError::Format { file: file.to_string(), problem };
-        let mut bpe = Bpe::from_bytes(json).map_err(|error| fault(format!("not a tokenizer: {error}")))?;
+        // Says where malformed JSON is malformed.
+        serde_json::from_slice::<serde::de::IgnoredAny>(json)
+            .map_err(|source| ModelError::Json { file: file.to_string(), source })?;
+        // The library panics on settings that contradict each other, such as a prefix longer than a token.
+        let mut bpe = std::panic::catch_unwind(|| Bpe::from_bytes(json))
+            .map_err(|_| fault("not a tokenizer: its settings contradict each other".into()))?
+            .map_err(|error| fault(format!("not a tokenizer: {error}")))?;
         // Prompts come in one at a time and are never cut or filled up.
         bpe.with_padding(None);
         bpe.with_truncation(None).map_err(|error| fault(error.to_string()))?;

@@ -4,6 +4,7 @@
 //! values are converted, and checked to be finite, when a backend asks for them.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 
 use half::{bf16, f16};
 use serde::Deserialize;
@@ -133,8 +134,10 @@ impl Weights {
                 feed(&(*axis as u64).to_le_bytes());
             }
             let file = &self.files[stored.file];
-            let end = file.len().min(stored.start + 64.min(stored.elements() * stored.element.bytes()));
-            feed(&file[stored.start..end]);
+            for index in 0..16.min(stored.elements()) {
+                let start = stored.start_of(index);
+                feed(&file[start..start + stored.element.bytes()]);
+            }
         }
     }
 
@@ -149,10 +152,9 @@ impl Weights {
         self.files.push(content);
         let mut twice = Vec::new();
         for (name, stored) in found {
-            if self.tensors.contains_key(&name) {
-                twice.push(name);
-            } else {
-                self.tensors.insert(name, stored);
+            match self.tensors.entry(name) {
+                Entry::Occupied(there) => twice.push(there.key().clone()),
+                Entry::Vacant(free) => drop(free.insert(stored)),
             }
         }
         Ok(twice)
@@ -209,9 +211,10 @@ impl Weights {
             scale.strides = None;
         }
         let mut extra: BTreeMap<&str, &Stored> = self.tensors.iter().map(|(n, s)| (n.as_str(), s)).collect();
+        let mut missing = Vec::new();
         for layout::Expected { name, shape } in layout::tensors(config) {
             let Some(stored) = extra.remove(name.as_str()) else {
-                problems.push(TensorProblem::Missing { name, expected: shape });
+                missing.push(TensorProblem::Missing { name, expected: shape });
                 continue;
             };
             if stored.shape != shape {
@@ -222,9 +225,16 @@ impl Weights {
                 problems.push(TensorProblem::Type { name, found: found.to_string() });
             }
         }
-        for (name, stored) in extra {
-            problems.push(TensorProblem::Extra { name: shown(name), found: stored.shape.clone() });
+        // In turns, so that a list cut short shows both when all names are different.
+        let mut extra = extra.into_iter().map(|(name, stored)| {
+            let (name, found) = (shown(name), stored.shape.clone());
+            TensorProblem::Extra { name, found }
+        });
+        for problem in missing {
+            problems.push(problem);
+            problems.extend(extra.next());
         }
+        problems.extend(extra);
     }
 
     fn mend(&self, problems: &[TensorProblem]) -> Option<String> {
@@ -246,6 +256,17 @@ impl Stored {
         self.shape.iter().product()
     }
 
+    /// Byte offset of an element by its row-major index.
+    fn start_of(&self, index: usize) -> usize {
+        let Some(strides) = &self.strides else { return self.start + index * self.element.bytes() };
+        let (mut rest, mut place) = (index, 0);
+        for (axis, stride) in self.shape.iter().zip(strides).rev() {
+            place += rest % axis * stride;
+            rest /= axis;
+        }
+        self.start + place * self.element.bytes()
+    }
+
     fn values(&self, file: &[u8]) -> Vec<f32> {
         let (n, width) = (self.elements(), self.element.bytes());
         match &self.strides {
@@ -262,27 +283,12 @@ impl Stored {
                     Element::Other(_) => Vec::new(), // refused by `check`
                 }
             }
-            Some(strides) => {
-                let mut at = vec![0; self.shape.len()];
-                let mut out = Vec::with_capacity(n);
-                for _ in 0..n {
-                    let place: usize = at.iter().zip(strides).map(|(i, stride)| i * stride).sum();
-                    let one = Stored {
-                        shape: Vec::new(),
-                        strides: None,
-                        start: self.start + place * width,
-                        ..*self
-                    };
-                    out.extend(one.values(file));
-                    for axis in (0..at.len()).rev() {
-                        at[axis] += 1;
-                        if at[axis] < self.shape[axis] {
-                            break;
-                        }
-                        at[axis] = 0;
-                    }
-                }
-                out
+            Some(_) => {
+                let one = |index| {
+                    let start = self.start_of(index);
+                    Stored { shape: Vec::new(), strides: None, start, ..*self }.values(file)
+                };
+                (0..n).flat_map(one).collect()
             }
         }
     }

@@ -2,8 +2,9 @@
 
 use crate::image::{ImageInfo, Matrix, PixelFormat, Range};
 
-/// Samples as the reduction carries them: an 8-bit code times 256, a 10-bit code times 64.
-pub(super) const CODE_8: f64 = 256.0;
+/// Samples as the reduction carries them, in 16 bits: per unit of an 8-bit and of a 10-bit code.
+const UNIT_8: f64 = 256.0;
+const UNIT_10: f64 = 64.0;
 
 /// Red, green, blue in levels 0..255 = offset + Σ channel value × its column.
 #[derive(Clone, Debug, PartialEq)]
@@ -36,15 +37,15 @@ pub(super) fn codes(range: Range, bits: u32) -> (f64, f64, f64, f64) {
 impl Colour {
     pub fn of(info: &ImageInfo) -> Self {
         use PixelFormat::*;
-        let bits = if matches!(info.format, I420Le10 | P010Le10) { 10 } else { 8 };
-        let unit = CODE_8 / (1 << (bits - 8)) as f64;
+        let (bits, unit) =
+            if matches!(info.format, I420Le10 | P010Le10) { (10, UNIT_10) } else { (8, UNIT_8) };
         let (black, neutral, luma, chroma) = codes(info.range, bits);
         // Levels per unit of sample.
         let (y, c) = (255.0 / (luma * unit), 255.0 / (chroma * unit));
         let grey_offset = -black * unit * y;
         match info.format {
             Rgb | Bgr | Rgba | Bgra | Rgbx | Bgrx => {
-                let one = 1.0 / CODE_8;
+                let one = 1.0 / UNIT_8;
                 Self { columns: [[one, 0.0, 0.0], [0.0, one, 0.0], [0.0, 0.0, one]], offset: [0.0; 3] }
             }
             Gray8 => Self { columns: [[y; 3], [0.0; 3], [0.0; 3]], offset: [grey_offset; 3] },
@@ -62,13 +63,13 @@ impl Colour {
 }
 
 /// Rounds to the nearest level, with what lies outside 0..255 clamped.
-pub(super) fn round_row(pixels: &[[f32; 4]], rgb: &mut [u8]) {
+pub(super) fn round(pixels: &[[[f32; 4]; 3]], levels: &mut [[[u8; 4]; 3]]) {
     // 2²³ + x has no fraction bits, so the sum is rounded and its low byte is the level. Unlike a
     // float to integer cast this vectorises on every target.
     const ROUND: f32 = 8_388_608.0;
-    for (pixel, out) in pixels.iter().zip(rgb.as_chunks_mut::<3>().0) {
-        let level = pixel.map(|v| (v.clamp(0.0, 255.0) + ROUND).to_bits() as u8);
-        *out = [level[0], level[1], level[2]];
+    let levels = levels.as_flattened_mut().as_flattened_mut();
+    for (value, level) in pixels.as_flattened().as_flattened().iter().zip(levels) {
+        *level = (value.clamp(0.0, 255.0) + ROUND).to_bits() as u8;
     }
 }
 
@@ -109,8 +110,11 @@ mod tests {
 
     #[test]
     fn levels_are_rounded_and_clamped() {
-        let mut out = [0; 6];
-        round_row(&[[-3.0, 0.49, 0.51, 0.0], [254.4, 254.6, 300.0, 0.0]], &mut out);
-        assert_eq!(out, [0, 0, 1, 254, 255, 255]);
+        let mut levels = [[[0; 4]; 3]];
+        round(
+            &[[[-3.0, 0.49, 0.51, 1.4], [254.4, 254.6, 255.4, 300.0], [f32::MAX, f32::MIN, 0.0, -0.0]]],
+            &mut levels,
+        );
+        assert_eq!(levels, [[[0, 0, 1, 1], [254, 255, 255, 255], [255, 0, 0, 0]]]);
     }
 }

@@ -17,20 +17,18 @@ pub(super) enum Depth {
 pub(super) struct Channel {
     /// 0: red or Y, 1: green or Cb, 2: blue or Cr.
     pub column: usize,
-    /// Index of the first sample in a row, and from one to the next.
+    /// Index of the first sample in a row, and from one to the next (1 to 4).
     pub offset: usize,
     pub step: usize,
     /// One sample for two pixels of a row.
     pub halved: bool,
 }
 
-/// One plane: `period` interleaved samples repeat along a row.
+/// One plane.
 #[derive(Clone, Debug)]
 pub(super) struct Band {
     pub plane: usize,
     pub depth: Depth,
-    /// 1 to 4.
-    pub period: usize,
     /// One row for two of the picture.
     pub halved: bool,
     pub channels: Vec<Channel>,
@@ -51,7 +49,7 @@ pub(super) fn bands(format: PixelFormat) -> Vec<Band> {
         PixelFormat::Y42b => vec![luma(Bits8), chroma(1, Bits8, false), chroma(2, Bits8, false)],
         PixelFormat::Yuy2 => {
             let channels = vec![full(0, 0, 2), half(1, 1, 4), half(2, 3, 4)];
-            vec![Band { plane: 0, depth: Bits8, period: 4, halved: false, channels }]
+            vec![Band { plane: 0, depth: Bits8, halved: false, channels }]
         }
     }
 }
@@ -67,17 +65,17 @@ fn half(column: usize, offset: usize, step: usize) -> Channel {
 /// Three components of `period` bytes; a fourth byte is ignored.
 fn packed(period: usize, columns: [usize; 3]) -> Band {
     let channels = columns.iter().enumerate().map(|(offset, &column)| full(column, offset, period)).collect();
-    Band { plane: 0, depth: Depth::Bits8, period, halved: false, channels }
+    Band { plane: 0, depth: Depth::Bits8, halved: false, channels }
 }
 
 fn luma(depth: Depth) -> Band {
-    Band { plane: 0, depth, period: 1, halved: false, channels: vec![full(0, 0, 1)] }
+    Band { plane: 0, depth, halved: false, channels: vec![full(0, 0, 1)] }
 }
 
 fn interleaved(depth: Depth) -> Band {
-    Band { plane: 1, depth, period: 2, halved: true, channels: vec![half(1, 0, 2), half(2, 1, 2)] }
+    Band { plane: 1, depth, halved: true, channels: vec![half(1, 0, 2), half(2, 1, 2)] }
 }
 
 fn chroma(plane: usize, depth: Depth, halved: bool) -> Band {
-    Band { plane, depth, period: 1, halved, channels: vec![half(plane, 0, 1)] }
+    Band { plane, depth, halved, channels: vec![half(plane, 0, 1)] }
 }

@@ -14,6 +14,13 @@ use super::isa::{Isa, Level};
 /// line. The processor has the kernel's instruction set.
 pub type Kernel = unsafe fn(usize, *const f32, *const f32, *mut f32, bool);
 
+/// `(rounds)`: multiply-adds in registers only, to measure the roof; returns something that depends on
+/// all of them.
+///
+/// # Safety
+/// The processor has the instruction set.
+pub type Roof = unsafe fn(usize) -> f32;
+
 /// Rows of the tallest tile of any instruction set.
 pub const MAX_ROWS: usize = 14;
 /// Columns of the widest panel of any instruction set.
@@ -36,16 +43,20 @@ pub struct Kernels {
     pub cols: usize,
     /// Index R-1: the kernel for tiles of R rows.
     by_rows: &'static [Kernel],
+    /// With its multiply-adds per round.
+    pub roof: (Roof, usize),
 }
 
 impl Kernels {
     pub fn of(isa: Isa) -> Self {
         match isa.level() {
-            Level::Portable => Kernels { cols: portable::NR, by_rows: &portable::KERNELS },
+            Level::Portable => {
+                Kernels { cols: portable::NR, by_rows: &portable::KERNELS, roof: portable::ROOF }
+            }
             #[cfg(target_arch = "x86_64")]
-            Level::Avx2 => Kernels { cols: avx2::NR, by_rows: &avx2::KERNELS },
+            Level::Avx2 => Kernels { cols: avx2::NR, by_rows: &avx2::KERNELS, roof: avx2::ROOF },
             #[cfg(target_arch = "x86_64")]
-            Level::Avx512 => Kernels { cols: avx512::NR, by_rows: &avx512::KERNELS },
+            Level::Avx512 => Kernels { cols: avx512::NR, by_rows: &avx512::KERNELS, roof: avx512::ROOF },
         }
     }
 
@@ -62,7 +73,7 @@ impl Kernels {
 
 /// Stamps a kernel generic over R out of vector operations; `$w` vectors of `$lanes` make a panel row.
 macro_rules! simd_kernel {
-    ($feature:literal, $lanes:literal, $w:literal, $zero:expr, $load:ident, $store:ident, $set1:ident, $fma:ident, $add:ident) => {
+    ($feature:literal, $lanes:literal, $w:literal, $zero:expr, $load:ident, $store:ident, $set1:ident, $fma:ident, $add:ident, $storeu:ident) => {
         pub const NR: usize = $lanes * $w;
 
         /// # Safety
@@ -101,6 +112,30 @@ macro_rules! simd_kernel {
                 }
             }
         }
+
+        /// # Safety
+        /// See [`Roof`](super::Roof).
+        #[target_feature(enable = $feature)]
+        unsafe fn roof(rounds: usize) -> f32 {
+            // Twelve chains cover the latency of two multiply-add units.
+            let (x, y) = ($set1(0.5), $set1(0.25));
+            let mut sums = [$zero; 12];
+            for _ in 0..rounds {
+                for sum in &mut sums {
+                    *sum = $fma(*sum, x, y);
+                }
+            }
+            let mut total = $zero;
+            for sum in sums {
+                total = $add(total, sum);
+            }
+            let mut lanes = [0f32; 16];
+            // SAFETY: 16 lanes hold the widest vector.
+            unsafe { $storeu(lanes.as_mut_ptr(), total) };
+            lanes.iter().sum()
+        }
+
+        pub const ROOF: (super::Roof, usize) = (roof, 12 * $lanes);
     };
 }
 
@@ -119,7 +154,8 @@ mod avx512 {
         _mm512_store_ps,
         _mm512_set1_ps,
         _mm512_fmadd_ps,
-        _mm512_add_ps
+        _mm512_add_ps,
+        _mm512_storeu_ps
     );
 
     pub static KERNELS: [Kernel; 12] = [
@@ -153,7 +189,8 @@ mod avx2 {
         _mm256_store_ps,
         _mm256_set1_ps,
         _mm256_fmadd_ps,
-        _mm256_add_ps
+        _mm256_add_ps,
+        _mm256_storeu_ps
     );
 
     pub static KERNELS: [Kernel; 6] =
@@ -193,4 +230,16 @@ mod portable {
     }
 
     pub static KERNELS: [Kernel; 4] = [kernel::<1>, kernel::<2>, kernel::<3>, kernel::<4>];
+
+    /// # Safety
+    /// None: every processor runs it.
+    unsafe fn roof(rounds: usize) -> f32 {
+        let mut sums = [0f32; 32];
+        for _ in 0..rounds {
+            sums.iter_mut().for_each(|sum| *sum = *sum * 0.5 + 0.25);
+        }
+        sums.iter().sum()
+    }
+
+    pub const ROOF: (super::Roof, usize) = (roof, 32);
 }

@@ -18,6 +18,7 @@ mod load;
 mod mit;
 mod pool;
 mod prompts;
+mod roof;
 mod text;
 mod vision;
 
@@ -34,6 +35,7 @@ use crate::preprocess::{Reduced, Rule};
 
 pub use self::isa::Isa;
 pub use self::load::Source;
+pub use self::roof::Roof;
 
 /// One checkpoint on the processor's cores.
 pub struct CpuBackend {

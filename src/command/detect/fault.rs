@@ -21,11 +21,18 @@ pub fn explain(input: &Input, error: &gst::message::Error, missing: &[String]) -
             format!("install decoders: {}", Install(Family::here(), &[packages::LIBAV, packages::BAD])),
         );
     }
-    let (problem, mend) = words(input, &cause);
+    if place == "xclipdetect" {
+        // About the model, the labels, a property: not the input's fault.
+        return CommandError::unusable("xclipdetect", cause.message(), "");
+    }
+    // After the line that names source file and element.
+    let detail = error.debug().and_then(|debug| Some(debug.split_once('\n')?.1.trim().to_string()));
+    let (problem, mend) = words(input, &cause, detail.filter(|detail| !detail.is_empty()));
     CommandError::unusable(input.to_string(), problem, mend)
 }
 
-fn words(input: &Input, error: &glib::Error) -> (String, String) {
+/// The problem and its mend. `detail`: what GStreamer adds for developers, often the real cause.
+fn words(input: &Input, error: &glib::Error, detail: Option<String>) -> (String, String) {
     let said = error.message().trim_end_matches('.').to_string();
     let (problem, mend) = if let Some(resource) = error.kind::<gst::ResourceError>() {
         match (resource, input) {
@@ -37,12 +44,13 @@ fn words(input: &Input, error: &glib::Error) -> (String, String) {
                 (said, "check the path of the address in the camera's manual")
             }
             (_, Input::Rtsp(_)) => (
-                format!("cannot read from the camera ({said})"),
+                format!("cannot read from the camera ({})", detail.unwrap_or(said)),
                 "check address and port, that it is on and reachable, and that nobody else holds its streams",
             ),
             (gst::ResourceError::Busy, Input::Device(_)) => {
                 (said, "another program uses the device; `fuser /dev/video*` tells which")
             }
+            (gst::ResourceError::Settings, _) => (detail.unwrap_or(said), ""),
             (gst::ResourceError::NoSpaceLeft, _) => (said, "free some space and run again"),
             _ => (said, ""),
         }
@@ -54,12 +62,14 @@ fn words(input: &Input, error: &glib::Error) -> (String, String) {
             gst::StreamError::Decrypt | gst::StreamError::DecryptNokey => {
                 (said, "encrypted video cannot be read")
             }
-            gst::StreamError::Decode | gst::StreamError::Demux => (
-                said,
-                "the file is damaged or incomplete; copying it again or `ffmpeg -i FILE -c copy NEW` may help",
-            ),
+            gst::StreamError::Decode | gst::StreamError::Demux => {
+                (said, "the file is damaged or incomplete; try to copy it again")
+            }
             _ => (said, ""),
         }
+    } else if error.matches(gst::CoreError::MissingPlugin) {
+        // Of those without a missing decoder for pictures.
+        ("it has no video stream".into(), "expected a video; `gst-discoverer-1.0 FILE` tells what it is")
     } else {
         (said, "")
     };

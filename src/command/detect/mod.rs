@@ -23,7 +23,7 @@ use super::{CommandError, Verdict};
 
 /// Report the events of a video: one JSON line each on stdout
 #[derive(clap::Args, Clone, Debug)]
-#[command(group(clap::ArgGroup::new("what").required(true).multiple(true)))]
+#[command(group(clap::ArgGroup::new("what").required(true)))]
 pub struct Detect {
     /// A file, rtsp://…, /dev/videoN, or scene:[SEED or SCRIPT] for a drawn one
     pub input: String,
@@ -249,8 +249,13 @@ impl Run {
 
     fn note_missing(&mut self, structure: Option<&gst::StructureRef>) {
         let Some(structure) = structure.filter(|s| s.name() == "missing-plugin") else { return };
-        if let Ok(name) = structure.get::<String>("name") {
-            tracing::debug!("no plugin for {name}");
+        let Ok(name) = structure.get::<String>("name") else { return };
+        tracing::debug!("no plugin for {name}");
+        // Sound is not asked for: decoders for it only say that there is no picture.
+        let caps = structure.get::<gst::Caps>("detail").ok();
+        let sound =
+            caps.is_some_and(|caps| caps.structure(0).is_some_and(|s| s.name().starts_with("audio/")));
+        if !sound {
             self.missing.push(name);
         }
     }

@@ -51,8 +51,9 @@ pub fn build(arguments: &Detect, input: &Input) -> Result<Built, CommandError> {
 }
 
 fn detector(arguments: &Detect, input: &Input) -> Result<gst::Element, CommandError> {
-    let detect = make("xclipdetect", &[])?;
-    detect.set_property_from_str("sync", if input.is_live() { "async" } else { "sync" });
+    let detect = make("xclipdetect", &[("name", &"xclipdetect")])?;
+    // Cameras: buffers never wait. The rest: nothing is dropped.
+    set_property(&detect, "sync", if input.is_live() { "false" } else { "true" })?;
     let files = arguments.labels_file.as_ref().map(|path| path.display().to_string());
     let named = [
         ("model", Some(arguments.model.clone())),
@@ -137,7 +138,8 @@ fn add_source(pipeline: &gst::Pipeline, input: &Input, convert: &gst::Element) -
 
 /// Decodes the first video stream into `convert`; audio and subtitles are left alone.
 fn decoder(convert: &gst::Element) -> Result<gst::Element, CommandError> {
-    let raw = gst::Caps::new_empty_simple("video/x-raw");
+    // Any memory: decoders whose caps are a mixture would be passed over.
+    let raw = gst::Caps::builder("video/x-raw").any_features().build();
     let decode = make("decodebin", &[("caps", &raw), ("expose-all-streams", &false)])?;
     let sink = convert.static_pad("sink").expect("a converter has a sink pad");
     let weak = sink.downgrade();

@@ -4,8 +4,8 @@ use indicatif::ProgressBar;
 
 use super::Eval;
 use crate::backend::{self, Backend, Device, Precision, TextFeatures};
-use crate::command::CommandError;
 use crate::command::table::{Align, Table};
+use crate::command::{CommandError, say};
 use crate::model::{Heads, Model};
 use crate::preprocess::Reduced;
 use crate::scene::{Action, ClipOptions, clip};
@@ -33,7 +33,8 @@ struct Tally {
 }
 
 /// A loaded checkpoint that answers with logits of fixed prompts.
-struct Judge {
+pub struct Judge {
+    pub fingerprint: String,
     backend: Box<dyn Backend>,
     frames: usize,
     size: u32,
@@ -44,11 +45,11 @@ struct Judge {
 /// Prints both worlds' figures; returns top-1 on plain backgrounds.
 pub fn measure(arguments: &Eval) -> Result<f64, CommandError> {
     let mut judge = Judge::new(&arguments.model, arguments.threads)?;
-    println!("{}", judge.backend.describe());
+    say!("{}", judge.describe());
     let mut plain = None;
     for (world, hardness) in [("plain backgrounds", 0.0), ("busy backgrounds", 1.0)] {
         let tally = judge.world(arguments, hardness)?;
-        print_tally(world, &tally);
+        print_tally(world, &tally)?;
         plain.get_or_insert(tally.top1 as f64 / tally.clips.max(1) as f64);
     }
     Ok(plain.unwrap_or(0.0))
@@ -56,7 +57,7 @@ pub fn measure(arguments: &Eval) -> Result<f64, CommandError> {
 
 impl Judge {
     /// Prompts in this order: the actions' labels, their held-out phrasings, the background.
-    fn new(name: &str, threads: usize) -> Result<Self, CommandError> {
+    pub fn new(name: &str, threads: usize) -> Result<Self, CommandError> {
         let model = Model::open(name, Heads::Hf)?;
         let mut backend = backend::open(&model, Device::Auto, Precision::Auto, threads)?;
         let labels = Action::ALL.map(Action::label);
@@ -71,7 +72,30 @@ impl Judge {
             competition: Competition::Background,
             temperature: model.extra.temperature,
         };
-        Ok(Self { backend, frames: model.config.num_frames, size: model.rule.size, prompts, scorer })
+        let (fingerprint, frames, size) =
+            (model.fingerprint().to_string(), model.config.num_frames, model.rule.size);
+        Ok(Self { fingerprint, backend, frames, size, prompts, scorer })
+    }
+
+    pub fn describe(&self) -> String {
+        self.backend.describe()
+    }
+
+    /// How many of `count` clips on plain backgrounds get the right label.
+    pub fn try_out(&mut self, count: u64) -> Result<usize, CommandError> {
+        let options = self.options(0.0);
+        let mut right = 0;
+        for seed in SEED..SEED + count {
+            let clip = clip(seed, &options);
+            let logits = self.logits(&clip.frames)?;
+            let truth = logits[clip.action.index()];
+            right += usize::from(logits[..ACTIONS].iter().all(|&logit| logit <= truth));
+        }
+        Ok(right)
+    }
+
+    fn options(&self, hardness: f32) -> ClipOptions {
+        ClipOptions { size: self.size, frames: self.frames, hardness, mixed: 0.0, ..ClipOptions::default() }
     }
 
     fn world(&mut self, arguments: &Eval, hardness: f32) -> Result<Tally, CommandError> {
@@ -129,16 +153,16 @@ impl Tally {
     }
 }
 
-fn print_tally(world: &str, tally: &Tally) {
+fn print_tally(world: &str, tally: &Tally) -> Result<(), CommandError> {
     let share = |count: usize, all: usize| count as f64 / all.max(1) as f64;
     let clips = tally.clips;
-    println!(
+    say!(
         "\n{world}, {clips} clips: top-1 {:.3}, top-5 {:.3} of {ACTIONS} labels; held-out phrasings top-1 {:.3}",
         share(tally.top1, clips),
         share(tally.top5, clips),
         share(tally.held_out, clips),
     );
-    println!(
+    say!(
         "score of the true label over 0.6: {:.3}; of the others under 0.4: {:.3}",
         share(tally.present, clips),
         share(tally.absent, clips * (ACTIONS - 1)),
@@ -171,5 +195,6 @@ fn print_tally(world: &str, tally: &Tally) {
             taken.join(", "),
         ]);
     }
-    print!("{table}");
+    say!("{table}");
+    Ok(())
 }

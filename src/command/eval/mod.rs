@@ -1,6 +1,6 @@
 //! `xclipd eval`: how good a checkpoint is on the drawn world, on seeds never used in training.
 
-mod clips;
+pub mod clips;
 mod files;
 mod streams;
 

@@ -15,7 +15,7 @@ use crate::detector;
 use crate::engine::Spec;
 use crate::event::GateSettings;
 use crate::image::{ImageError, Roi};
-use crate::model::labels::Labels;
+use crate::model::labels::{LabelError, Labels};
 use crate::model::{self, Model};
 use crate::score;
 
@@ -118,12 +118,12 @@ pub struct Settings {
 pub enum SettingsError {
     #[error(transparent)]
     Backend(#[from] BackendError),
-    #[error("labels: {0}")]
-    Labels(String),
+    #[error(transparent)]
+    Labels(#[from] LabelError),
     #[error("labels-file: {0}")]
-    LabelsFile(String),
+    LabelsFile(LabelError),
     #[error("background: {0}")]
-    Background(String),
+    Background(LabelError),
     #[error(
         "roi `{text}`: expected x,y,w,h, four fractions of the picture such as 0.5,0,0.5,1 for its right half"
     )]
@@ -188,8 +188,8 @@ impl Settings {
     pub fn labels(&self) -> Result<Labels, SettingsError> {
         match &self.labels {
             LabelSource::None => Ok(Labels::default()),
-            LabelSource::Text(text) => parse_labels(text).map_err(SettingsError::Labels),
-            LabelSource::File(path) => read_labels(Path::new(path)).map_err(SettingsError::LabelsFile),
+            LabelSource::Text(text) => Ok(Labels::parse(text)?),
+            LabelSource::File(path) => Labels::read(Path::new(path)).map_err(SettingsError::LabelsFile),
         }
     }
 
@@ -219,7 +219,7 @@ impl Settings {
 
     fn background(&self) -> Result<Option<Vec<String>>, SettingsError> {
         let Some(text) = &self.background else { return Ok(None) };
-        let parsed = parse_labels(text).map_err(SettingsError::Background)?;
+        let parsed = Labels::parse(text).map_err(SettingsError::Background)?;
         let prompts = parsed
             .labels
             .into_iter()
@@ -386,21 +386,6 @@ impl Settings {
             _ => return None,
         })
     }
-}
-
-fn parse_labels(text: &str) -> Result<Labels, String> {
-    let label = |name: &str| crate::model::labels::Label {
-        name: name.trim().into(),
-        prompts: vec![name.trim().into()],
-        gate: Default::default(),
-        severity: None,
-        metadata: Default::default(),
-    };
-    Ok(Labels { labels: text.split(';').map(label).collect(), background: vec![] })
-}
-
-fn read_labels(path: &Path) -> Result<Labels, String> {
-    parse_labels(&std::fs::read_to_string(path).map_err(|e| e.to_string())?)
 }
 
 /// The table of gst-inspect-1.0: every property with its unit and default; GStreamer prints from the
