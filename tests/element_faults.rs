@@ -53,7 +53,10 @@ fn a_fault_fails_the_start_and_its_message_names_it() {
         }
     }
     let long = format!("walking;{}", "person ".repeat(200));
-    assert!(refusal(&[("labels", &long)]).contains("person person"), "a prompt over the text context is named");
+    assert!(
+        refusal(&[("labels", &long)]).contains("person person"),
+        "a prompt over the text context is named"
+    );
     let many: Vec<String> = (0..1001).map(|n| format!("walking {n}")).collect();
     let message = refusal(&[("labels", &many.join(";"))]);
     assert!(message.contains("1000"), "{message}");
@@ -74,7 +77,10 @@ fn a_bad_value_while_playing_is_a_warning_and_the_old_one_stays() {
         detect.element.set_property(property, value);
         let warnings = detect.warnings();
         assert_eq!(warnings.len(), 1, "{property}={value}: {warnings:?}");
-        assert!(warnings[0].contains(word) && warnings[0].contains("stays"), "{property}={value}: {warnings:?}");
+        assert!(
+            warnings[0].contains(word) && warnings[0].contains("stays"),
+            "{property}={value}: {warnings:?}"
+        );
     }
     assert_eq!(detect.element.property::<Option<String>>("labels").as_deref(), Some("walking"));
     assert_eq!(detect.element.property::<Option<String>>("roi"), None);
@@ -98,10 +104,12 @@ fn an_offset_over_onset_counts_as_onset() {
 #[test]
 fn video_in_foreign_memory_is_refused_with_a_remedy() {
     let detect = Detect::new("labels=walking");
-    let caps: gst::Caps = "video/x-raw(memory:CUDAMemory),format=NV12,width=64,height=64,framerate=4/1".parse().unwrap();
+    let caps: gst::Caps =
+        "video/x-raw(memory:CUDAMemory),format=NV12,width=64,height=64,framerate=4/1".parse().unwrap();
     assert!(!detect.element.static_pad("sink").unwrap().query_accept_caps(&caps));
     let warnings = detect.warnings();
-    let about = warnings.iter().find(|warning| warning.contains("memory:CUDAMemory")).expect("no warning names it");
+    let about =
+        warnings.iter().find(|warning| warning.contains("memory:CUDAMemory")).expect("no warning names it");
     assert!(about.contains("cudadownload"), "{about}");
 }
 
@@ -111,7 +119,11 @@ fn the_bundled_model_says_what_it_cannot_know() {
     let warnings = detect.warnings();
     assert_eq!(warnings.len(), 2, "{warnings:?}");
     assert!(warnings[0].contains("drawn scenes only"));
-    assert!(warnings[1].contains("zebra") && warnings[1].contains("xylophone") && !warnings[1].contains("`walking`"));
+    assert!(
+        warnings[1].contains("zebra")
+            && warnings[1].contains("xylophone")
+            && !warnings[1].contains("`walking`")
+    );
     detect.element.set_property("labels", "running");
     assert!(detect.warnings().is_empty(), "once is enough, and these words are known");
 }

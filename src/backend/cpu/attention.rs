@@ -7,7 +7,7 @@
 use std::cell::RefCell;
 
 use super::activation::exp;
-use super::buffer::{Buffer, LINE};
+use super::buffer::{Buffer, LINE, first};
 use super::gemm::{Cpu, LhsWriter};
 use super::isa::per_isa;
 use super::kernel::{Kernels, Tile};
@@ -88,56 +88,97 @@ fn attend_body<const FMA: bool>(
     scratch: &mut Scratch,
     to: LhsWriter<'_>,
 ) {
+    if kernels.cols >= LINE {
+        attend_chunks::<FMA, LINE>(kernels, all, item, head, scratch, to);
+    } else {
+        attend_chunks::<FMA, 8>(kernels, all, item, head, scratch, to);
+    }
+}
+
+/// C values are one step of the loops; C divides NR.
+#[inline(always)]
+fn attend_chunks<const FMA: bool, const C: usize>(
+    kernels: Kernels,
+    all: &Attention<'_>,
+    item: usize,
+    head: usize,
+    scratch: &mut Scratch,
+    to: LhsWriter<'_>,
+) {
     let item = &all.items[item];
     let (width, cols) = (all.head, kernels.cols);
     let keys = item.keys.1 + item.extra.is_some() as usize;
-    let row_of = |rows: &Rows<'_>, extra: Option<&'_ [f32]>, i: usize| -> *const f32 {
-        match extra {
-            Some(row) if i == item.keys.1 => row[head * width..][..width].as_ptr(),
-            _ => rows.head(item.keys.0 + i, head, width).as_ptr(),
-        }
+    let key = |j: usize| match item.extra {
+        Some((row, _)) if j == item.keys.1 => &row[head * width..][..width],
+        _ => all.k.head(item.keys.0 + j, head, width),
+    };
+    let value = |j: usize| match item.extra {
+        Some((_, row)) if j == item.keys.1 => &row[head * width..][..width],
+        _ => all.v.head(item.keys.0 + j, head, width),
     };
     // Keys: panels [width][NR] with a key per column. Values: panels [keys][NR] with a channel per column.
     let key_panels = keys.div_ceil(cols);
     let value_panels = width.div_ceil(cols);
     let packed_keys = scratch.keys.fit(key_panels * width * cols);
     let packed_values = scratch.values.fit(value_panels * keys * cols);
-    for j in 0..key_panels * cols {
-        let panel = &mut packed_keys[j / cols * width * cols..][..width * cols];
-        if j >= keys {
-            panel.iter_mut().skip(j % cols).step_by(cols).for_each(|to| *to = 0.0);
-            continue;
+    for j in (0..key_panels * cols).step_by(C) {
+        let panel = &mut packed_keys[j / cols * width * cols + j % cols..];
+        let mut rows: [&[f32]; C] = [&[]; C];
+        for (i, row) in rows.iter_mut().enumerate().take(keys.saturating_sub(j)) {
+            *row = key(j + i);
         }
-        // SAFETY: row_of took the address from a slice of `width` values.
-        let key = unsafe { std::slice::from_raw_parts(row_of(&all.k, item.extra.map(|e| e.0), j), width) };
-        for (to, key) in panel.iter_mut().skip(j % cols).step_by(cols).zip(key) {
-            *to = *key;
+        for c in (0..width).step_by(C) {
+            let mut block = [[0f32; C]; C];
+            for (to, row) in block.iter_mut().zip(rows) {
+                if row.is_empty() {
+                    continue;
+                }
+                match row[c..].first_chunk::<C>() {
+                    Some(whole) => *to = *whole,
+                    None => to[..width - c].copy_from_slice(&row[c..]),
+                }
+            }
+            for i in 0..C.min(width - c) {
+                let to = &mut panel[(c + i) * cols..][..C];
+                for (to, row) in to.iter_mut().zip(&block) {
+                    *to = row[i];
+                }
+            }
         }
     }
     for j in 0..keys {
-        // SAFETY: as above.
-        let value = unsafe { std::slice::from_raw_parts(row_of(&all.v, item.extra.map(|e| e.1), j), width) };
-        for (p, part) in value.chunks(cols).enumerate() {
-            let to = &mut packed_values[(p * keys + j) * cols..][..cols];
-            to[..part.len()].copy_from_slice(part);
-            to[part.len()..].fill(0.0);
+        let value = value(j);
+        for c in (0..value_panels * cols).step_by(C) {
+            let to = &mut packed_values[(c / cols * keys + j) * cols + c % cols..][..C];
+            match value.get(c..).unwrap_or(&[]) {
+                part if part.len() >= C => to.copy_from_slice(first::<C>(part)),
+                part => {
+                    to[..part.len()].copy_from_slice(part);
+                    to[part.len()..].fill(0.0);
+                }
+            }
         }
     }
     let query_lines = width.div_ceil(LINE);
     let key_lines = keys.div_ceil(LINE);
     let mut tile = Tile::new();
-    for first in (0..item.queries.1).step_by(kernels.rows()) {
-        let height = kernels.rows().min(item.queries.1 - first);
+    for top in (0..item.queries.1).step_by(kernels.rows()) {
+        let height = kernels.rows().min(item.queries.1 - top);
         let kernel = kernels.for_rows(height);
         let query = scratch.query.fit(query_lines * height * LINE);
         for r in 0..height {
-            let from = all.q.head(item.queries.0 + first + r, head, width);
-            for (i, part) in from.chunks(LINE).enumerate() {
-                query[(i * height + r) * LINE..][..part.len()].copy_from_slice(part);
+            let from = all.q.head(item.queries.0 + top + r, head, width);
+            for (i, part) in from.chunks(C).enumerate() {
+                let at = i * C;
+                let to = &mut query[(at / LINE * height + r) * LINE + at % LINE..];
+                match part.first_chunk::<C>() {
+                    Some(whole) => to[..C].copy_from_slice(whole),
+                    None => to[..part.len()].copy_from_slice(part),
+                }
             }
         }
         // A causal tile sees no key past its last row.
-        let seen = if all.causal { keys.min(first + height) } else { keys };
+        let seen = if all.causal { keys.min(top + height) } else { keys };
         let panels = seen.div_ceil(cols);
         let scores = scratch.scores.fit(panels * height * cols);
         for p in 0..panels {
@@ -156,8 +197,8 @@ fn attend_body<const FMA: bool>(
         let weights = scratch.weights.fit(key_lines * height * LINE);
         let mut scale = [0f32; super::kernel::MAX_ROWS];
         for r in 0..height {
-            let visible = if all.causal { keys.min(first + r + 1) } else { keys };
-            scale[r] = softmax_row::<FMA>(scores, r, height, cols, visible, seen, weights);
+            let visible = if all.causal { keys.min(top + r + 1) } else { keys };
+            scale[r] = softmax_row::<FMA, C>(scores, r, height, cols, visible, seen, weights);
         }
         for p in 0..value_panels {
             let columns = cols.min(width - p * cols);
@@ -173,10 +214,13 @@ fn attend_body<const FMA: bool>(
                 )
             }
             for (r, scale) in scale[..height].iter().enumerate() {
-                let row = &mut tile.0[r * cols..][..columns];
-                row.iter_mut().for_each(|v| *v *= scale);
-                // SAFETY: these rows × this head's columns belong to this task alone.
-                unsafe { to.put(item.queries.0 + first + r, head * width + p * cols, row) }
+                for c in (0..columns).step_by(C) {
+                    let mut row = *first::<C>(&tile.0[r * cols + c..]);
+                    row.iter_mut().for_each(|v| *v *= scale);
+                    let (at, used) = (head * width + p * cols + c, C.min(columns - c));
+                    // SAFETY: these rows × this head's columns belong to this task alone.
+                    unsafe { to.put(item.queries.0 + top + r, at, &row[..used]) }
+                }
             }
         }
     }
@@ -185,7 +229,7 @@ fn attend_body<const FMA: bool>(
 /// exp(score − max) of row `r`'s first `visible` scores into the lines of `weights`, 0 up to `seen`;
 /// returns 1/Σ.
 #[inline(always)]
-fn softmax_row<const FMA: bool>(
+fn softmax_row<const FMA: bool, const C: usize>(
     scores: &mut [f32],
     r: usize,
     height: usize,
@@ -194,27 +238,26 @@ fn softmax_row<const FMA: bool>(
     seen: usize,
     weights: &mut [f32],
 ) -> f32 {
-    let lanes_per_chunk = cols.min(LINE);
     let chunk_at = |j: usize| j / cols * height * cols + r * cols + j % cols;
-    for j in visible..seen.next_multiple_of(lanes_per_chunk) {
+    for j in visible..seen.next_multiple_of(C) {
         scores[chunk_at(j)] = f32::NEG_INFINITY;
     }
-    let mut max = [f32::NEG_INFINITY; LINE];
-    for j in (0..seen).step_by(lanes_per_chunk) {
-        let chunk = &scores[chunk_at(j)..][..lanes_per_chunk];
-        for (max, x) in max.iter_mut().zip(chunk) {
+    let mut max = [f32::NEG_INFINITY; C];
+    for j in (0..seen).step_by(C) {
+        for (max, x) in max.iter_mut().zip(first::<C>(&scores[chunk_at(j)..])) {
             *max = if *x > *max { *x } else { *max };
         }
     }
     let max = max.into_iter().fold(f32::NEG_INFINITY, |a, b| if b > a { b } else { a });
-    let mut sums = [0f32; LINE];
-    for j in (0..seen).step_by(lanes_per_chunk) {
-        let chunk = &scores[chunk_at(j)..][..lanes_per_chunk];
-        let to = &mut weights[(j / LINE * height + r) * LINE + j % LINE..][..lanes_per_chunk];
-        for ((to, x), sum) in to.iter_mut().zip(chunk).zip(&mut sums) {
-            *to = exp::<FMA>(x - max);
-            *sum += *to;
+    let mut sums = [0f32; C];
+    for j in (0..seen).step_by(C) {
+        // Plain loops: closures of `map` may be compiled without the instruction set.
+        let mut exps = *first::<C>(&scores[chunk_at(j)..]);
+        for (x, sum) in exps.iter_mut().zip(&mut sums) {
+            *x = exp::<FMA>(*x - max);
+            *sum += *x;
         }
+        weights[(j / LINE * height + r) * LINE + j % LINE..][..C].copy_from_slice(&exps);
     }
     1.0 / sums.iter().sum::<f32>()
 }

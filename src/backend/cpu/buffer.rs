@@ -76,4 +76,20 @@ impl<'a> Shared<'a> {
         // SAFETY: within the slice by the line above; the caller holds disjointness.
         unsafe { std::slice::from_raw_parts_mut(self.start.add(from), len) }
     }
+
+    /// As [`Shared::part`], of a length known at compile time: copies become vector moves.
+    ///
+    /// # Safety
+    /// As for [`Shared::part`].
+    #[inline(always)]
+    pub unsafe fn array<const C: usize>(&self, from: usize) -> &'a mut [f32; C] {
+        // SAFETY: the caller holds disjointness.
+        unsafe { self.part(from, C) }.try_into().expect("the part has C values")
+    }
+}
+
+/// The first C values: a slice of a length known at compile time.
+#[inline(always)]
+pub(super) fn first<const C: usize>(values: &[f32]) -> &[f32; C] {
+    values.first_chunk().expect("the slice has at least C values")
 }

@@ -8,7 +8,7 @@
 use std::ops::Range;
 
 use super::activation::quick_gelu;
-use super::buffer::{Buffer, LINE, Shared};
+use super::buffer::{Buffer, LINE, Shared, first};
 use super::isa::{Isa, per_isa};
 use super::kernel::{Kernels, Tile};
 use super::pool::Pool;
@@ -105,6 +105,11 @@ impl<'a> LhsWriter<'a> {
     #[inline(always)]
     pub unsafe fn put(&self, row: usize, col: usize, values: &[f32]) {
         let (start, stride) = self.row(row);
+        if col % LINE == 0 && values.len() == LINE {
+            // SAFETY: the caller holds that these elements are ours.
+            unsafe { *self.values.array(start + col / LINE * stride) = *first::<LINE>(values) };
+            return;
+        }
         let (mut col, mut values) = (col, values);
         while !values.is_empty() {
             let take = (LINE - col % LINE).min(values.len());
@@ -198,6 +203,8 @@ struct Product<'a> {
     rhs: &'a Linear,
     activation: Activation,
     target: Target<'a>,
+    /// The panel that this thread will most likely take next is so many further on.
+    ahead: usize,
 }
 
 /// out = activation(lhs · Wᵀ + b).
@@ -209,7 +216,7 @@ pub fn gemm(cpu: &Cpu, lhs: &Lhs, rhs: &Linear, activation: Activation, out: Out
         Out::AddTo(rows) => Target::AddTo(Shared::new(&mut rows[..size])),
         Out::Lines(next) => Target::Lines(next.reset(cpu, lhs.rows, rhs.outs)),
     };
-    let product = Product { kernels: cpu.kernels, lhs, rhs, activation, target };
+    let product = Product { kernels: cpu.kernels, lhs, rhs, activation, target, ahead: cpu.pool.threads() };
     let tiles = lhs.rows.div_ceil(lhs.tile.max(1));
     let panels = rhs.outs.div_ceil(rhs.cols);
     // Whole panels where they are enough for all threads, else panels × chunks of tiles.
@@ -235,9 +242,17 @@ fn multiply_body<const FMA: bool>(product: &Product<'_>, panel: usize, tiles: Ra
     let packed = &rhs.panels[panel * k * cols..][..k * cols];
     let first_col = panel * cols;
     let width = cols.min(rhs.outs - first_col);
-    let bias = &rhs.bias[first_col..][..width];
+    // The next panel comes from memory while this one is at work, a share with every tile; with few
+    // tiles there is no work to hide it behind.
+    let next = if tiles.len() < 4 {
+        &[]
+    } else {
+        rhs.panels.get((panel + product.ahead) * k * cols..).unwrap_or(&[])
+    };
+    let mut next = next[..next.len().min(k * cols)].chunks((k * cols).div_ceil(tiles.len().max(1)));
     let mut tile = Tile::new();
     for index in tiles {
+        next.next().unwrap_or(&[]).iter().step_by(LINE).for_each(prefetch);
         let first_row = index * lhs.tile;
         let height = lhs.tile.min(lhs.rows - first_row);
         let rows = &lhs.values[first_row * padded..][..height * padded];
@@ -250,30 +265,66 @@ fn multiply_body<const FMA: bool>(product: &Product<'_>, panel: usize, tiles: Ra
             // kernels are those of a detected instruction set.
             unsafe { kernel(steps, a.as_ptr(), b.as_ptr(), tile.0.as_mut_ptr(), start > 0) }
         }
-        for r in 0..height {
-            let values = &mut tile.0[r * cols..][..width];
-            for (value, bias) in values.iter_mut().zip(bias) {
+        if cols >= LINE {
+            finish::<FMA, LINE>(product, &tile, first_row..first_row + height, first_col, width);
+        } else {
+            finish::<FMA, 8>(product, &tile, first_row..first_row + height, first_col, width);
+        }
+    }
+}
+
+/// Asks for a cache line; a hint only.
+#[inline(always)]
+fn prefetch(at: &f32) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: a prefetch has no effect but on caches, at any address; SSE is part of x86-64.
+    unsafe {
+        std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T1 }>((&raw const *at).cast())
+    };
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = at;
+}
+
+/// Bias, activation and the way out of a tile, C columns at a time; C divides NR.
+#[inline(always)]
+fn finish<const FMA: bool, const C: usize>(
+    product: &Product<'_>,
+    tile: &Tile,
+    rows: Range<usize>,
+    first_col: usize,
+    width: usize,
+) {
+    let (cols, outs) = (product.rhs.cols, product.rhs.outs);
+    for (row, values) in rows.zip(tile.0.chunks_exact(cols)) {
+        for at in (0..width).step_by(C) {
+            let (mut chunk, bias) =
+                (*first::<C>(&values[at..]), first::<C>(&product.rhs.bias[first_col + at..]));
+            for (value, bias) in chunk.iter_mut().zip(bias) {
                 *value += bias;
             }
             if product.activation == Activation::QuickGelu {
-                for value in values.iter_mut() {
+                for value in &mut chunk {
                     *value = quick_gelu::<FMA>(*value);
                 }
             }
-            let row = first_row + r;
-            // SAFETY (all three): rows of this tile × columns of this panel belong to this task alone.
+            let (col, used) = (first_col + at, C.min(width - at));
+            let start = row * outs + col;
+            // SAFETY (all): rows of this tile × columns of this panel belong to this task alone.
             match &product.target {
-                Target::Rows(to) => {
-                    unsafe { to.part(row * rhs.outs + first_col, width) }.copy_from_slice(values)
-                }
-                Target::AddTo(to) => {
-                    for (to, value) in
-                        unsafe { to.part(row * rhs.outs + first_col, width) }.iter_mut().zip(values)
-                    {
-                        *to += *value;
+                Target::Rows(to) if used == C => unsafe { *to.array(start) = chunk },
+                Target::Rows(to) => unsafe { to.part(start, used) }.copy_from_slice(&chunk[..used]),
+                Target::AddTo(to) if used == C => {
+                    let to: &mut [f32; C] = unsafe { to.array(start) };
+                    for (to, value) in to.iter_mut().zip(&chunk) {
+                        *to += value;
                     }
                 }
-                Target::Lines(next) => unsafe { next.put(row, first_col, values) },
+                Target::AddTo(to) => {
+                    for (to, value) in unsafe { to.part(start, used) }.iter_mut().zip(&chunk) {
+                        *to += value;
+                    }
+                }
+                Target::Lines(next) => unsafe { next.put(row, col, &chunk[..used]) },
             }
         }
     }

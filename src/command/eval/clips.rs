@@ -4,8 +4,8 @@ use indicatif::ProgressBar;
 
 use super::Eval;
 use crate::backend::{self, Backend, Device, Precision, TextFeatures};
-use crate::command::{CommandError, say};
 use crate::command::table::{Align, Table};
+use crate::command::{CommandError, say};
 use crate::model::{Heads, Model};
 use crate::preprocess::Reduced;
 use crate::scene::{Action, ClipOptions, clip};

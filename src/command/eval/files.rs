@@ -5,8 +5,8 @@ use std::path::Path;
 
 use serde::Deserialize;
 
-use crate::command::{CommandError, say};
 use crate::command::matching::{Matching, Reported, Span};
+use crate::command::{CommandError, say};
 use crate::event::Phase;
 use crate::event::json::{Record, StampRecord};
 use crate::scene::Action;

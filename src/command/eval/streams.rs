@@ -7,9 +7,9 @@ use indicatif::ProgressBar;
 
 use super::Eval;
 use crate::backend::{Device, Precision};
-use crate::command::{CommandError, say};
 use crate::command::matching::{Matching, Reported, Span};
 use crate::command::table::{Align, Table};
+use crate::command::{CommandError, say};
 use crate::detector::{Detector, Mode, Outlet, Settings, WindowScores};
 use crate::engine::{Engine, EngineError, Spec};
 use crate::event::{Event, Phase, Reason, Source, Stamp};
@@ -60,7 +60,10 @@ pub fn measure(arguments: &Eval) -> Result<(f64, f64), CommandError> {
     ];
     say!(
         "\n{} streams of {:.0} s, {}×{}, five labels each, default settings; a match overlaps by {OVERLAP}",
-        arguments.streams, arguments.seconds, PICTURE[0], PICTURE[1]
+        arguments.streams,
+        arguments.seconds,
+        PICTURE[0],
+        PICTURE[1]
     );
     let mut plain = None;
     for kind in kinds {
