@@ -14,12 +14,10 @@ use crate::command::table::{Align, Table, clock};
 use crate::event::Phase;
 use crate::event::json::{Record, StampRecord};
 
-/// Position in the stream; for cameras the time of day.
+/// Position in the stream; for cameras the time of day (UTC) to a tenth of a second.
 fn shown(stamp: &StampRecord, live: bool) -> String {
-    match &stamp.utc {
-        Some(utc) if live => utc.clone(),
-        _ => clock(seconds(stamp)),
-    }
+    let time_of_day = stamp.utc.as_ref().filter(|_| live).and_then(|utc| utc.get(11..21));
+    time_of_day.map_or_else(|| clock(seconds(stamp)), |time| format!("{time}Z"))
 }
 
 /// An enum as its JSON says it, without quotes.
