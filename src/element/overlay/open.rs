@@ -84,10 +84,13 @@ impl Open {
         for event in marks.events {
             let start = event.start.running_time;
             let (seen_by, label, score) = ((event.instance, event.view), event.label, event.score);
-            self.events
-                .entry(event.id)
-                .and_modify(|known| known.score = score)
-                .or_insert(Known { seen_by, label, score, start, told: false });
+            self.events.entry(event.id).and_modify(|known| known.score = score).or_insert(Known {
+                seen_by,
+                label,
+                score,
+                start,
+                told: false,
+            });
         }
         for (instance, window) in marks.windows {
             let scores = Scores { end: window.end.running_time, top: window.top };
