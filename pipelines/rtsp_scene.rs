@@ -22,12 +22,12 @@ pub struct Camera {
 }
 
 impl Camera {
-    /// Serves the script to whoever comes, from its beginning for the first viewer.
+    /// Serves the script to whoever comes, from its beginning for the first viewer; with a tone if `audio`.
     pub fn start(
         script: &str,
-        width: u32,
-        height: u32,
+        [width, height]: [u32; 2],
         rate: u32,
+        audio: bool,
     ) -> Result<Camera, Box<dyn std::error::Error>> {
         gst::init()?;
         gstxclip::element::register_static()?;

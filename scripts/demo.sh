@@ -5,7 +5,7 @@
 source "$(dirname "$0")/steps.sh"
 scripts/setup.sh
 
-labels="walking; waving; falling down; climbing a fence; two people fighting; running"
+labels="walking; waving; lying on the ground; climbing a fence; two people fighting; running"
 work=target/demo
 
 echo "==> build (minutes the first time)"

@@ -19,6 +19,8 @@
 //! Source of the model: Ni et al., "Expanding Language-Image Pretrained Models for General Video
 //! Recognition", ECCV 2022, arXiv 2208.02816.
 
+#![cfg_attr(not(test), warn(clippy::unwrap_used))]
+
 pub mod backend;
 pub mod clip;
 pub mod command;

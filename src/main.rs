@@ -24,6 +24,7 @@ enum Command {
     Scene(command::scene::Scene),
     Eval(command::eval::Eval),
     Verify(command::checkpoint::Verify),
+    Bench(command::checkpoint::Bench),
     GenerateWeights(command::checkpoint::GenerateWeights),
 }
 
@@ -37,6 +38,7 @@ fn main() -> ExitCode {
         Command::Scene(scene) => scene.run(),
         Command::Eval(eval) => eval.run(),
         Command::Verify(verify) => verify.run(),
+        Command::Bench(bench) => bench.run(),
         Command::GenerateWeights(generate) => generate.run(),
     };
     match verdict {

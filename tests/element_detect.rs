@@ -150,7 +150,7 @@ fn events_go_downstream_in_stream_order() {
 #[test]
 fn a_pool_of_four_never_starves() {
     for sync in ["true", "false"] {
-        let mut detect = Detect::new(&format!("sync={sync} labels=walking hop=1 onset=0"));
+        let mut detect = Detect::new(&format!("sync={sync} labels=walking hop=4 onset=0"));
         let pool = gst::BufferPool::new();
         let mut config = pool.config();
         config.set_params(Some(&CAPS.parse::<gst::Caps>().unwrap()), 32 * 24 * 3, 4, 4);
@@ -159,7 +159,7 @@ fn a_pool_of_four_never_starves() {
         let dont_wait = gst::BufferPoolAcquireParams::with_flags(gst::BufferPoolAcquireFlags::DONTWAIT);
         // Downstream holds three, as a queue and a sink would; the fourth is on its way.
         let mut downstream = std::collections::VecDeque::new();
-        for frame in 0..50 {
+        for frame in 0..30 {
             let acquired = pool.acquire_buffer(Some(&dont_wait));
             let mut buffer =
                 acquired.unwrap_or_else(|_| panic!("frame {frame}, sync={sync}: the element holds buffers"));

@@ -36,8 +36,8 @@ fn wait_for_window_in_flight(element: &gst::Element) {
 
 #[test]
 fn frames_are_taken_by_time_never_by_count() {
-    // 30 frames per second, then 7, then 100: four of each second are taken.
-    let mut detect = Detect::new(ONE);
+    // 30 frames per second, then 7, then 100: four of each second are taken. No labels: no windows.
+    let mut detect = Detect::new("sync=true");
     let mut pts = gst::ClockTime::ZERO;
     for rate in [30u64, 7, 100] {
         for _ in 0..rate * 4 {
@@ -49,7 +49,6 @@ fn frames_are_taken_by_time_never_by_count() {
     }
     let sampled = detect.stat("sampled");
     assert!((46..=50).contains(&sampled), "{sampled} of 12 s");
-    assert_eq!(detect.stat("windows"), sampled - (T - 1));
 }
 
 #[test]
@@ -122,7 +121,9 @@ fn another_stream_id_ends_events() {
 fn a_gap_longer_than_a_window_begins_a_new_one() {
     let mut detect = Detect::new(ONE);
     detect.pass(0..T);
-    detect.harness.push_event(gst::event::Gap::builder(time(T)).duration(gst::ClockTime::from_seconds(25)).build());
+    detect
+        .harness
+        .push_event(gst::event::Gap::builder(time(T)).duration(gst::ClockTime::from_seconds(25)).build());
     detect.pass(T + 100..2 * T + 99);
     assert_eq!(detect.stat("windows"), 1);
     detect.pass(2 * T + 99..2 * T + 100);
@@ -170,7 +171,10 @@ fn what_cannot_be_placed_in_time_passes_and_is_counted() {
     assert_eq!(detect.count("unseen", "corrupted"), T);
     pass(&mut detect, |buffer| buffer.set_size(10));
     assert_eq!(detect.count("unseen", "unreadable"), T);
-    assert!(detect.warnings().iter().any(|warning| warning.contains("2304 bytes")), "what is missing is named");
+    assert!(
+        detect.warnings().iter().any(|warning| warning.contains("2304 bytes")),
+        "what is missing is named"
+    );
     detect.harness.push_event(segment(-1.0));
     pass(&mut detect, |_| ());
     assert_eq!(detect.count("unseen", "reverse"), T);
@@ -217,13 +221,16 @@ fn a_flush_ends_events_and_downstream_hears_of_it_after_the_flush() {
     let mut detect = Detect::new(ONE);
     detect.pass(0..T);
     let (sender, downstream) = mpsc::channel();
-    detect.element.static_pad("src").unwrap().add_probe(gst::PadProbeType::EVENT_DOWNSTREAM, move |_, info| {
-        if let Some(gst::EventView::CustomDownstream(custom)) = info.event().map(|event| event.view()) {
-            let record: gstxclip::event::json::Record = meta::event(custom.structure().unwrap()).unwrap();
-            sender.send((record.phase, record.reason)).unwrap();
-        }
-        gst::PadProbeReturn::Ok
-    });
+    detect.element.static_pad("src").unwrap().add_probe(
+        gst::PadProbeType::EVENT_DOWNSTREAM,
+        move |_, info| {
+            if let Some(gst::EventView::CustomDownstream(custom)) = info.event().map(|event| event.view()) {
+                let record: gstxclip::event::json::Record = meta::event(custom.structure().unwrap()).unwrap();
+                sender.send((record.phase, record.reason)).unwrap();
+            }
+            gst::PadProbeReturn::Ok
+        },
+    );
     detect.harness.push_event(gst::event::FlushStart::new());
     detect.harness.push_event(gst::event::FlushStop::new(true));
     let events = detect.events();
@@ -253,7 +260,7 @@ fn stopping_wakes_an_end_of_stream_that_waits_for_its_windows() {
     let detect = Detect::new("sync=false labels=walking onset=0");
     let pad = detect.harness.srcpad().unwrap();
     let pusher = std::thread::spawn(move || {
-        (0..T).for_each(|frame| drop(pad.push(buffer(frame)).unwrap()));
+        (0..T).for_each(|frame| assert!(pad.push(buffer(frame)).is_ok()));
         pad.push_event(gst::event::Eos::new());
     });
     wait_for_window_in_flight(&detect.element);
@@ -268,7 +275,7 @@ fn the_end_of_the_stream_waits_for_windows_in_flight() {
     let detect = Detect::new("sync=false labels=walking onset=0 offset=0");
     let pad = detect.harness.srcpad().unwrap();
     let pusher = std::thread::spawn(move || {
-        (0..T).for_each(|frame| drop(pad.push(buffer(frame)).unwrap()));
+        (0..T).for_each(|frame| assert!(pad.push(buffer(frame)).is_ok()));
         pad.push_event(gst::event::Eos::new());
     });
     wait_for_window_in_flight(&detect.element);
@@ -292,10 +299,10 @@ fn a_silent_live_stream_ends_its_events_by_the_clock() {
     // The first timer was set with the first buffer; it finds life and is set again.
     let timeout = gst::ClockTime::from_seconds(2);
     clock.set_time(time(0) + timeout);
-    clock.process_id(&clock.wait_for_next_pending_id());
+    clock.process_next_clock_id().expect("a timer is due");
     assert!(detect.events().is_empty(), "buffers came since");
     clock.set_time(time(T - 1) + timeout);
-    clock.process_id(&clock.wait_for_next_pending_id());
+    clock.process_next_clock_id().expect("a timer is due");
     let events = detect.events();
     assert_eq!((events[0].phase, events[0].reason), (Phase::End, Reason::Stalled));
     assert_eq!(events[0].end.as_ref().unwrap().timestamp, time(T - 1).nseconds());

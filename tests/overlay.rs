@@ -194,6 +194,249 @@ fn every_raw_format_is_drawn_on_and_changes_only_there() {
     }
 }
 
+fn event(id: &str, phase: &str, score: f32) -> gst::Event {
+    let start = serde_json::json!({"timestamp": 0, "stream-time": 0, "running-time": 2_000_000_000_u64});
+    let fields =
+        serde_json::json!({"id": id, "phase": phase, "label": "waving", "score": score, "start": start});
+    gst::event::CustomDownstream::builder(meta::structure(&fields).unwrap()).build()
+}
+
+/// Whether the picture comes out changed.
+fn draws(harness: &mut Harness, info: &VideoInfo) -> bool {
+    let before = picture(info);
+    let after = harness.push_and_pull(before.copy_deep().unwrap()).unwrap();
+    changed(&pixels(&before, info), &pixels(&after, info)).is_some()
+}
+
+#[test]
+fn buffers_pass_untouched_while_nothing_is_open() {
+    init();
+    let info = info(VideoFormat::Nv12, 320, 240);
+    let mut harness = harness(&info);
+    let buffer = picture(&info);
+    let address = buffer.as_ptr();
+    // A second reference: drawing would have to copy.
+    let kept = buffer.clone();
+    let out = harness.push_and_pull(buffer).unwrap();
+    assert!(std::ptr::eq(out.as_ptr(), address));
+    drop(kept);
+    // The same after an event has come and gone.
+    harness.push_event(event("a", "start", 0.8));
+    assert!(draws(&mut harness, &info));
+    harness.push_event(event("a", "end", 0.2));
+    let buffer = picture(&info);
+    let address = buffer.as_ptr();
+    assert!(std::ptr::eq(harness.push_and_pull(buffer).unwrap().as_ptr(), address));
+}
+
+#[test]
+fn an_event_is_drawn_from_its_start_to_its_end_and_passed_on() {
+    init();
+    let info = info(VideoFormat::I420, 320, 240);
+    let mut harness = harness(&info);
+    assert!(!draws(&mut harness, &info));
+    harness.push_event(event("a", "start", 0.7));
+    assert!(draws(&mut harness, &info));
+    harness.push_event(event("a", "update", 0.9));
+    assert!(draws(&mut harness, &info));
+    harness.push_event(event("a", "end", 0.2));
+    assert!(!draws(&mut harness, &info));
+    let passed = std::iter::from_fn(|| harness.try_pull_event());
+    let ours = passed.filter(|event| event.structure().is_some_and(|s| s.name() == meta::EVENT));
+    assert_eq!(ours.count(), 3);
+}
+
+#[test]
+fn flush_eos_and_a_new_stream_close_what_is_open() {
+    init();
+    let info = info(VideoFormat::I420, 320, 240);
+    let mut harness = harness(&info);
+    let segment = gst::event::Segment::new(&gst::FormattedSegment::<gst::ClockTime>::new());
+    let breaks: [&[gst::Event]; 3] = [
+        &[gst::event::FlushStart::new(), gst::event::FlushStop::new(true), segment.clone()],
+        &[gst::event::StreamStart::new("another"), segment.clone()],
+        &[gst::event::Eos::new(), gst::event::StreamStart::new("third"), segment],
+    ];
+    for events in breaks {
+        harness.push_event(event("a", "start", 0.7));
+        assert!(draws(&mut harness, &info), "{events:?}");
+        for event in events {
+            assert!(harness.push_event(event.clone()));
+        }
+        assert!(!draws(&mut harness, &info), "{events:?}");
+    }
+}
+
+#[test]
+fn a_malformed_event_is_passed_on_and_draws_nothing() {
+    init();
+    let info = info(VideoFormat::I420, 320, 240);
+    let mut harness = harness(&info);
+    let structure = gst::Structure::builder(meta::EVENT).field("phase", 7_i32).build();
+    assert!(harness.push_event(gst::event::CustomDownstream::new(structure)));
+    assert!(!draws(&mut harness, &info));
+}
+
+#[test]
+fn a_shared_picture_is_copied_not_drawn_on() {
+    init();
+    let info = info(VideoFormat::Rgba, 320, 240);
+    let mut harness = harness(&info);
+    let buffer = marked(picture(&info), &two_events());
+    let (kept, before) = (buffer.clone(), pixels(&buffer, &info));
+    let out = harness.push_and_pull(buffer).unwrap();
+    assert!(changed(&before, &pixels(&out, &info)).is_some());
+    assert!(changed(&before, &pixels(&kept, &info)).is_none());
+    assert_eq!(meta::read(&out), two_events(), "and keeps its meta");
+}
+
+#[test]
+fn scores_are_shown_only_on_request() {
+    init();
+    let info = info(VideoFormat::I420, 640, 480);
+    let scores = with_scores(Marks::default());
+    for wanted in [false, true] {
+        let mut harness = harness(&info);
+        set(&harness, "show-scores", wanted);
+        let before = picture(&info);
+        let after = harness.push_and_pull(marked(before.copy_deep().unwrap(), &scores)).unwrap();
+        assert_eq!(changed(&pixels(&before, &info), &pixels(&after, &info)).is_some(), wanted);
+    }
+}
+
+#[test]
+fn position_and_size_change_while_playing() {
+    init();
+    let info = info(VideoFormat::Rgba, 640, 480);
+    let mut harness = harness(&info);
+    let mut area = |position: &str, font_size: u32| {
+        harness.element().unwrap().set_property_from_str("position", position);
+        harness.element().unwrap().set_property("font-size", font_size);
+        let before = picture(&info);
+        let after = harness.push_and_pull(marked(before.copy_deep().unwrap(), &two_events())).unwrap();
+        changed(&pixels(&before, &info), &pixels(&after, &info)).unwrap()
+    };
+    let [l, t, r, d] = area("top-left", 20);
+    assert!(l < 320 && t < 240 && r < 500 && d < 240);
+    let [left, top, right, bottom] = area("bottom-right", 20);
+    assert!(left > 140 && top > 240 && right > 600 && bottom > 440);
+    assert!(right - left >= r - l - 8 && right - left <= r - l + 8);
+    let large = area("top-left", 30);
+    assert!(large[2] > r && large[3] > d);
+}
+
+#[test]
+fn caps_change_in_the_middle_draws_at_the_new_size() {
+    init();
+    let small = info(VideoFormat::I420, 320, 240);
+    let mut harness = harness(&small);
+    harness.push_event(event("a", "start", 0.7));
+    assert!(draws(&mut harness, &small));
+    let large = info(VideoFormat::Nv12, 1280, 720);
+    assert!(harness.push_event(gst::event::Caps::new(&large.to_caps().unwrap())));
+    assert!(draws(&mut harness, &large));
+}
+
+#[test]
+fn a_picture_too_small_for_text_passes() {
+    init();
+    for size in [1, 2, 9] {
+        let info = info(VideoFormat::I420, size, size);
+        let mut harness = harness(&info);
+        let out = harness.push_and_pull(marked(picture(&info), &two_events())).unwrap();
+        assert!(changed(&pixels(&picture(&info), &info), &pixels(&out, &info)).is_none());
+    }
+}
+
+#[test]
+fn a_buffer_that_is_no_picture_is_an_error_with_sizes() {
+    init();
+    let info = info(VideoFormat::I420, 320, 240);
+    let mut harness = harness(&info);
+    let bus = gst::Bus::new();
+    harness.element().unwrap().set_bus(Some(&bus));
+    let short = marked(gst::Buffer::with_size(100).unwrap(), &two_events());
+    assert_eq!(harness.push(short), Err(gst::FlowError::Error));
+    let message = bus.pop_filtered(&[gst::MessageType::Error]).unwrap();
+    let gst::MessageView::Error(error) = message.view() else { unreachable!() };
+    let text = format!("{} {:?}", error.error(), error.debug());
+    assert!(text.contains("100 bytes") && text.contains("115200"), "{text}");
+}
+
+#[test]
+fn events_are_drawn_behind_converters_scalers_and_queues() {
+    init();
+    let run = |marks: &Marks| {
+        let pipeline = gst::parse::launch(
+            "appsrc name=in format=time ! videoconvert ! videoscale ! video/x-raw,format=RGBA,width=480,height=360 \
+             ! queue ! xclipoverlay ! queue ! appsink name=out sync=false",
+        );
+        let pipeline = pipeline.unwrap().downcast::<gst::Pipeline>().unwrap();
+        let info = info(VideoFormat::Nv12, 640, 480);
+        let (source, sink) = (pipeline.by_name("in").unwrap(), pipeline.by_name("out").unwrap());
+        source.set_property("caps", info.to_caps().unwrap());
+        pipeline.set_state(gst::State::Playing).unwrap();
+        let buffer = marked(picture(&info), marks);
+        assert_eq!(source.emit_by_name::<gst::FlowReturn>("push-buffer", &[&buffer]), gst::FlowReturn::Ok);
+        assert_eq!(source.emit_by_name::<gst::FlowReturn>("end-of-stream", &[]), gst::FlowReturn::Ok);
+        let sample = sink.emit_by_name::<Option<gst::Sample>>("pull-sample", &[]).unwrap();
+        pipeline.set_state(gst::State::Null).unwrap();
+        sample.buffer_owned().unwrap()
+    };
+    let info = info(VideoFormat::Rgba, 480, 360);
+    let (plain, drawn) = (run(&Marks::default()), run(&two_events()));
+    let [l, t, r, d] = changed(&pixels(&plain, &info), &pixels(&drawn, &info)).unwrap();
+    assert!(r - l > 150 && d - t > 40, "{:?}", [l, t, r, d]);
+}
+
+/// A harness whose sink composes overlays, or only says so in its caps.
+fn composing(info: &VideoInfo, promises: bool) -> Harness {
+    init();
+    let mut harness = Harness::new("xclipoverlay");
+    let mut caps = info.to_caps().unwrap();
+    harness.set_src_caps(caps.clone());
+    let features = gst::CapsFeatures::new([
+        gst::CAPS_FEATURE_MEMORY_SYSTEM_MEMORY,
+        gst_video::CAPS_FEATURE_META_GST_VIDEO_OVERLAY_COMPOSITION,
+    ]);
+    let mut composed = caps.clone();
+    composed.make_mut().set_features(0, Some(features));
+    caps.make_mut().append(composed);
+    harness.set_sink_caps(caps);
+    if promises {
+        use gst::meta::MetaAPI;
+        harness.add_propose_allocation_meta(gst_video::VideoOverlayCompositionMeta::meta_api(), None);
+    }
+    harness
+}
+
+#[test]
+fn a_sink_that_composes_gets_the_panel_attached() {
+    init();
+    let info = info(VideoFormat::I420, 640, 480);
+    for promises in [true, false] {
+        let mut harness = composing(&info, promises);
+        let before = picture(&info);
+        let after = harness.push_and_pull(marked(before.copy_deep().unwrap(), &two_events())).unwrap();
+        let attached = after.meta::<gst_video::VideoOverlayCompositionMeta>();
+        assert_eq!(attached.is_some(), promises);
+        assert_eq!(changed(&pixels(&before, &info), &pixels(&after, &info)).is_some(), !promises);
+        if let Some(meta) = attached {
+            let (x, y, width, height) = meta.overlay().rectangle(0).unwrap().render_rectangle();
+            assert!(x > 0 && y > 0 && width > 200 && height > 50);
+        }
+    }
+}
+
+#[test]
+fn a_sink_that_takes_anything_gets_plain_caps() {
+    init();
+    let info = info(VideoFormat::I420, 320, 240);
+    let mut harness = harness(&info);
+    harness.push(picture(&info)).unwrap();
+    assert_eq!(harness.sinkpad().unwrap().current_caps(), Some(info.to_caps().unwrap()));
+}
+
 #[test]
 #[ignore = "writes pictures to look at"]
 fn pictures_to_look_at() {

@@ -22,7 +22,8 @@ static ALONE: Mutex<()> = Mutex::new(());
 /// Of the scene; never used in training.
 const SEED: u64 = 4_000_007;
 const SECONDS: u64 = 120;
-const LABELS: [&str; 5] = ["walking", "falling down", "waving", "climbing a fence", "two people fighting"];
+const LABELS: [&str; 5] =
+    ["walking", "lying on the ground", "waving", "climbing a fence", "two people fighting"];
 
 /// What is seen at the detector's pads and on the bus.
 #[derive(Default)]

@@ -320,7 +320,7 @@ fn a_late_live_source_leaves_pictures_out() {
     harness.crank_single_clock_wait().unwrap();
     assert_eq!(harness.pull().unwrap().pts().unwrap().mseconds(), 0);
     // The picture of 40 ms is drawn and waits; then the machine is busy for a second.
-    assert!(harness.wait_for_clock_id_waits(1, 5));
+    harness.wait_for_clock_id_waits(1, 5).unwrap();
     harness.set_time(gst::ClockTime::from_mseconds(1050)).unwrap();
     harness.crank_single_clock_wait().unwrap();
     assert_eq!(harness.pull().unwrap().pts().unwrap().mseconds(), 40);
@@ -382,6 +382,22 @@ fn a_script_file_plays_like_its_text() {
         run(&format!("xclipscenesrc script={script} ! video/x-raw,width=32,height=24")).buffers
     };
     assert!(of(file.path().to_str().unwrap()) == of(&inline(SCRIPT)));
+}
+
+#[test]
+fn a_script_as_compact_json_is_a_script() {
+    let source = |script: &str| {
+        init();
+        let mut harness = Harness::new("xclipscenesrc");
+        let element = harness.element().unwrap();
+        element.set_property("script", script);
+        element.set_property("seed", 4_u64);
+        harness.play();
+        harness.pull().unwrap().map_readable().unwrap().to_vec()
+    };
+    let compact = r#"{"seed":9,"duration":2.5,"random":["walking","waving"]}"#;
+    let lines = "seed: 4\nduration: 2.5\nrandom: [walking, waving]\n";
+    assert!(source(compact) == source(lines));
 }
 
 #[test]

@@ -74,6 +74,11 @@ pub trait Backend: Send {
         clips: &[&ClipFeatures],
         prompts: &[TextFeatures],
     ) -> Result<Vec<Vec<f32>>, BackendError>;
+    /// How many windows of different streams are worth one call. One where a call works through them in
+    /// turn anyway: the first would only wait for the last.
+    fn batch(&self) -> usize {
+        1
+    }
     /// One line for logs and `xclipd doctor`: device, instruction set, threads, precision.
     fn describe(&self) -> String;
     /// Shows every named stage of the following calls to `trace`; `None` ends it. A backend that cannot

@@ -3,7 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 
-use super::{CommandError, Verdict, verify};
+use super::{CommandError, Verdict, bench, verify};
 use crate::backend::{Device, Precision};
 use crate::model::{self, Heads, Model};
 
@@ -33,6 +33,51 @@ impl Verify {
         let model = Model::open_for_verify(&self.model, self.heads)?;
         let passed = verify::run(&model, &self.golden, self.device, self.precision, &mut io::stdout().lock());
         Ok(passed.map_err(CommandError::Other)?.into())
+    }
+}
+
+/// Time prepare, encode, compare and text of a checkpoint, beside this machine's measured peak
+#[derive(clap::Args, Clone, Debug)]
+pub struct Bench {
+    /// `demo`, a checkpoint's folder, or the name of a published size (base-patch32, …; synthetic weights)
+    #[arg(long, default_value = "demo")]
+    pub model: String,
+    #[arg(long, default_value = "hf", value_parser = heads, help = "Head counts: hf or videox")]
+    pub heads: Heads,
+    /// Where to compute: auto, cpu
+    #[arg(long, default_value = "auto")]
+    pub device: Device,
+    /// auto, f32
+    #[arg(long, default_value = "auto")]
+    pub precision: Precision,
+    /// Threads; 0 is one per core
+    #[arg(long, default_value_t = 0)]
+    pub threads: usize,
+    /// Timed rounds of each stage, after two untimed ones
+    #[arg(long, default_value_t = 15, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub windows: u32,
+    /// Labels in `text` and `compare`
+    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub prompts: u32,
+    /// Print JSON instead of a table
+    #[arg(long)]
+    pub json: bool,
+}
+
+impl Bench {
+    pub fn run(self) -> Result<Verdict, CommandError> {
+        let options = bench::Options {
+            model: self.model,
+            heads: self.heads,
+            device: self.device,
+            precision: self.precision,
+            threads: self.threads,
+            windows: self.windows as usize,
+            prompts: self.prompts as usize,
+            json: self.json,
+        };
+        bench::run(&options, &mut io::stdout().lock()).map_err(CommandError::Other)?;
+        Ok(Verdict::Pass)
     }
 }
 

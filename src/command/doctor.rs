@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use super::eval::clips::Judge;
-use super::{CommandError, Verdict};
+use super::{CommandError, Verdict, say};
 
 /// Tell what is here and what is missing, with the command that installs it
 #[derive(clap::Args, Clone, Debug)]
@@ -16,18 +16,18 @@ pub struct Doctor {
 impl Doctor {
     /// Fails when something is missing without which nothing works.
     pub fn run(self) -> Result<Verdict, CommandError> {
-        println!("xclipd {}", env!("CARGO_PKG_VERSION"));
+        say!("xclipd {}", env!("CARGO_PKG_VERSION"));
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        println!("system      {}, {cores} cores", std::env::consts::ARCH);
-        println!("processor   {}", processor());
-        println!("graphics    not used by this version; the model runs on the processor");
-        let model = self.check_model();
-        let good = gstreamer();
+        say!("system      {}, {cores} cores", std::env::consts::ARCH);
+        say!("processor   {}", processor());
+        say!("graphics    not used by this version; the model runs on the processor");
+        let model = self.check_model()?;
+        let good = gstreamer()?;
         Ok((good && model).into())
     }
 
     /// Loads the checkpoint and lets it look at drawn clips. The bundled one must recognise most of them.
-    fn check_model(&self) -> bool {
+    fn check_model(&self) -> Result<bool, CommandError> {
         let check = || -> Result<(String, bool), CommandError> {
             let mut judge = Judge::new(&self.model, 0)?;
             let begun = Instant::now();
@@ -43,11 +43,11 @@ impl Doctor {
         };
         let found = check();
         match &found {
-            Ok((text, true)) => println!("model       {} {text}", self.model),
-            Ok((text, false)) => println!("model       {} DAMAGED or built wrong: {text}", self.model),
-            Err(error) => println!("model       {} UNUSABLE: {error}", self.model),
+            Ok((text, true)) => say!("model       {} {text}", self.model),
+            Ok((text, false)) => say!("model       {} DAMAGED or built wrong: {text}", self.model),
+            Err(error) => say!("model       {} UNUSABLE: {error}", self.model),
         }
-        matches!(found, Ok((_, true)))
+        Ok(matches!(found, Ok((_, true))))
     }
 }
 
@@ -80,28 +80,28 @@ fn processor() -> String {
 }
 
 #[cfg(not(feature = "gst"))]
-fn gstreamer() -> bool {
-    println!("GStreamer   not in this build (cargo feature `gst`)");
-    true
+fn gstreamer() -> Result<bool, CommandError> {
+    say!("GStreamer   not in this build (cargo feature `gst`)");
+    Ok(true)
 }
 
 #[cfg(feature = "gst")]
-fn gstreamer() -> bool {
+fn gstreamer() -> Result<bool, CommandError> {
     use gstreamer as gst;
 
     use super::packages::{ELEMENTS, Family, Install, Package};
     use super::table::{Align, Table};
 
     if let Err(error) = super::start_gstreamer() {
-        println!("GStreamer   {error}");
-        return false;
+        say!("GStreamer   {error}");
+        return Ok(false);
     }
-    println!("GStreamer   {}", gst::version_string().trim_start_matches("GStreamer "));
+    say!("GStreamer   {}", gst::version_string().trim_start_matches("GStreamer "));
     let plugin = gst::Registry::get().find_plugin("xclip");
     match plugin.and_then(|plugin| plugin.filename()) {
-        Some(path) => println!("plugin      {}", path.display()),
+        Some(path) => say!("plugin      {}", path.display()),
         None => {
-            println!("plugin      not installed: xclipd works without; `make install` for gst-launch-1.0")
+            say!("plugin      not installed: xclipd works without; `make install` for gst-launch-1.0")
         }
     }
     let mut table = Table::new([("element", Align::Left), ("", Align::Left), ("for", Align::Left)]);
@@ -120,9 +120,9 @@ fn gstreamer() -> bool {
         };
         table.row([needed.element.into(), state, needed.purpose.into()]);
     }
-    print!("{table}");
+    say!("{table}");
     if !missing.is_empty() {
-        println!("all that is missing: {}", Install(Family::here(), &missing));
+        say!("all that is missing: {}", Install(Family::here(), &missing));
     }
-    good
+    Ok(good)
 }

@@ -88,6 +88,15 @@ pub fn start_log(verbose: u8) {
         .init();
 }
 
+/// Prints a line to stdout, from a function that returns a `CommandError`.
+macro_rules! say {
+    ($($words:tt)*) => {{
+        use std::io::Write;
+        $crate::command::closed_is_fine(writeln!(std::io::stdout(), $($words)*))?
+    }};
+}
+pub(crate) use say;
+
 /// A finished write to stdout; a reader who has had enough is not an error.
 pub(crate) fn closed_is_fine(written: io::Result<()>) -> Result<(), CommandError> {
     match written {

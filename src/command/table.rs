@@ -45,7 +45,7 @@ impl fmt::Display for Table {
                 .unwrap_or(0)
         };
         let widths: Vec<usize> = (0..self.align.len()).map(width).collect();
-        for row in &self.rows {
+        for (number, row) in self.rows.iter().enumerate() {
             let mut line = String::new();
             for ((cell, width), align) in row.iter().zip(&widths).zip(&self.align) {
                 match align {
@@ -53,7 +53,8 @@ impl fmt::Display for Table {
                     Align::Right => line += &format!("{cell:>width$}  "),
                 }
             }
-            writeln!(f, "{}", line.trim_end())?;
+            let separator = if number == 0 { "" } else { "\n" };
+            write!(f, "{separator}{}", line.trim_end())?;
         }
         Ok(())
     }
@@ -81,7 +82,7 @@ mod tests {
         table.row(["a person falling".into(), "0.9".into()]).row(["öl".into(), "10.25".into()]);
         assert_eq!(
             table.to_string(),
-            "label              peak\na person falling    0.9\nöl                10.25\n"
+            "label              peak\na person falling    0.9\nöl                10.25"
         );
     }
 

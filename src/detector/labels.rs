@@ -61,7 +61,8 @@ impl LabelSet {
             if prompt.trim().is_empty() {
                 return Err(LabelError::EmptyPrompt { whose });
             }
-            let ids = tokens(prompt).map_err(|source| LabelError::Prompt { whose, source: Box::new(source) })?;
+            let ids =
+                tokens(prompt).map_err(|source| LabelError::Prompt { whose, source: Box::new(source) })?;
             prompts.push(ids);
             Ok(())
         };

@@ -3,6 +3,8 @@
 use gst::glib;
 use gstreamer as gst;
 
+#[cfg(feature = "v1_24")]
+pub mod analytics;
 pub mod detect;
 pub mod meta;
 pub mod overlay;

@@ -86,6 +86,10 @@ impl Backend for Scripted {
         Ok(clips.iter().map(row).collect())
     }
 
+    fn batch(&self) -> usize {
+        4
+    }
+
     fn describe(&self) -> String {
         "scripted".into()
     }

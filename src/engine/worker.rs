@@ -10,8 +10,6 @@ use super::{Dropped, EngineError, Frame, Prompts, Scored, State};
 use crate::backend::{Backend, BackendError, Prepared};
 use crate::preprocess::Reduced;
 
-/// Windows of different streams scored in one call.
-const BATCH: usize = 4;
 /// Prompts encoded before other streams get a turn.
 const TEXTS: usize = 8;
 
@@ -59,7 +57,7 @@ type Answer = Result<(Vec<f32>, Duration), BackendError>;
 impl Worker {
     fn work(&mut self) {
         loop {
-            match self.queue.next(BATCH, |prompts| self.texts.get(prompts).is_some()) {
+            match self.queue.next(self.backend.batch().max(1), |prompts| self.texts.get(prompts).is_some()) {
                 Todo::Windows(windows) => self.score(windows),
                 Todo::Texts(prompts) => self.encode_texts(&prompts),
                 Todo::End => return,

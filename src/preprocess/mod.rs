@@ -12,9 +12,9 @@
 //! the luma filter composed with the chroma interpolation, hence no approximation; only a picture whose
 //! single pixels leave the RGB cube differs, since the reference clamps those before the resize.
 //!
-//! Chroma is interpolated linearly, as videoconvert does by default, at the MPEG-2 positions
-//! (horizontally on the even luma columns, vertically between two luma rows) that H.264 and H.265
-//! cameras use. Transfer functions and primaries are left as they are, as videoconvert leaves them.
+//! Chroma is interpolated linearly, as by videoconvert's default resampler (its 8-bit shortcuts take the
+//! nearest), at the MPEG-2 positions that H.264 and H.265 cameras use: horizontally on the even luma
+//! columns, vertically between two luma rows. Transfer functions and primaries are left as they are.
 
 mod convert;
 mod filter;

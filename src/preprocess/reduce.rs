@@ -5,6 +5,10 @@
 //! reduction, and its sums go through the colour matrix at once. Only rows and columns that reach the
 //! crop are read, and intermediates are four lines, whatever the picture's size. The loops are plain
 //! safe code in shapes that LLVM vectorises for any target.
+//!
+//! Not `fast_image_resize`: it rounds to u8 between its passes and after each plane, which puts Y'CbCr
+//! up to 3 levels off, has no filter for sited chroma, and takes no rows whose stride is not whole
+//! pixels, nor 16-bit samples at odd addresses.
 
 use std::ops::Range;
 

@@ -25,8 +25,9 @@ pub fn explain(input: &Input, error: &gst::message::Error, missing: &[String]) -
         // About the model, the labels, a property: not the input's fault.
         return CommandError::unusable("xclipdetect", cause.message(), "");
     }
-    let detail = error.debug().and_then(|debug| Some(debug.lines().last()?.trim().to_string()));
-    let (problem, mend) = words(input, &cause, detail.filter(|detail| !detail.contains("../")));
+    // After the line that names source file and element.
+    let detail = error.debug().and_then(|debug| Some(debug.split_once('\n')?.1.trim().to_string()));
+    let (problem, mend) = words(input, &cause, detail.filter(|detail| !detail.is_empty()));
     CommandError::unusable(input.to_string(), problem, mend)
 }
 
@@ -49,6 +50,7 @@ fn words(input: &Input, error: &glib::Error, detail: Option<String>) -> (String,
             (gst::ResourceError::Busy, Input::Device(_)) => {
                 (said, "another program uses the device; `fuser /dev/video*` tells which")
             }
+            (gst::ResourceError::Settings, _) => (detail.unwrap_or(said), ""),
             (gst::ResourceError::NoSpaceLeft, _) => (said, "free some space and run again"),
             _ => (said, ""),
         }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{self, BufWriter, IsTerminal, Write};
+use std::io::{self, BufWriter, Write};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -14,12 +14,10 @@ use crate::command::table::{Align, Table, clock};
 use crate::event::Phase;
 use crate::event::json::{Record, StampRecord};
 
-/// Position in the stream; for cameras the time of day.
+/// Position in the stream; for cameras the time of day (UTC) to a tenth of a second.
 fn shown(stamp: &StampRecord, live: bool) -> String {
-    match &stamp.utc {
-        Some(utc) if live => utc.clone(),
-        _ => clock(seconds(stamp)),
-    }
+    let time_of_day = stamp.utc.as_ref().filter(|_| live).and_then(|utc| utc.get(11..21));
+    time_of_day.map_or_else(|| clock(seconds(stamp)), |time| format!("{time}Z"))
 }
 
 /// An enum as its JSON says it, without quotes.
@@ -66,7 +64,7 @@ impl Report {
             format,
             live,
             file,
-            bar: ProgressBar::hidden(),
+            bar: if live { ProgressBar::hidden() } else { bar() },
             begun: Instant::now(),
             tallies: BTreeMap::new(),
             broken: None,
@@ -142,13 +140,6 @@ impl Report {
     /// Shows how far a file is. On a terminal only.
     pub fn progress(&mut self, position: Duration, duration: Option<Duration>) {
         let Some(duration) = duration.filter(|_| !self.live) else { return };
-        if self.bar.length().is_none() || self.bar.is_hidden() && io::stderr().is_terminal() {
-            // Inputs without an end have no bar; this one turned out to have one.
-            self.bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
-            if let Ok(style) = ProgressStyle::with_template("{wide_bar} {percent}% {msg}, {eta} left") {
-                self.bar.set_style(style);
-            }
-        }
         self.bar.set_length(duration.as_millis() as u64);
         self.bar.set_position(position.as_millis() as u64);
         self.bar.set_message(format!("{} of {} at {}", at(position), at(duration), self.speed(position)));
@@ -180,13 +171,22 @@ impl Report {
         if table.is_empty() {
             eprintln!("no events");
         } else {
-            eprint!("{table}");
+            eprintln!("{table}");
         }
         if windows == 0 {
             eprintln!("no window was complete: the input is shorter than what the model looks at");
         }
         eprintln!("{} of video at {}; {windows} windows, {dropped}", at(position), self.speed(position));
         self.broken.take().map_or(Ok(()), Err)
+    }
+}
+
+/// Drawn on a terminal only, once the length is known.
+fn bar() -> ProgressBar {
+    let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
+    match ProgressStyle::with_template("{wide_bar} {percent}% {msg}, {eta} left") {
+        Ok(style) => bar.with_style(style),
+        Err(_) => bar,
     }
 }
 

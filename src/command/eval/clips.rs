@@ -4,8 +4,8 @@ use indicatif::ProgressBar;
 
 use super::Eval;
 use crate::backend::{self, Backend, Device, Precision, TextFeatures};
-use crate::command::CommandError;
 use crate::command::table::{Align, Table};
+use crate::command::{CommandError, say};
 use crate::model::{Heads, Model};
 use crate::preprocess::Reduced;
 use crate::scene::{Action, ClipOptions, clip};
@@ -45,11 +45,11 @@ pub struct Judge {
 /// Prints both worlds' figures; returns top-1 on plain backgrounds.
 pub fn measure(arguments: &Eval) -> Result<f64, CommandError> {
     let mut judge = Judge::new(&arguments.model, arguments.threads)?;
-    println!("{}", judge.describe());
+    say!("{}", judge.describe());
     let mut plain = None;
     for (world, hardness) in [("plain backgrounds", 0.0), ("busy backgrounds", 1.0)] {
         let tally = judge.world(arguments, hardness)?;
-        print_tally(world, &tally);
+        print_tally(world, &tally)?;
         plain.get_or_insert(tally.top1 as f64 / tally.clips.max(1) as f64);
     }
     Ok(plain.unwrap_or(0.0))
@@ -153,16 +153,16 @@ impl Tally {
     }
 }
 
-fn print_tally(world: &str, tally: &Tally) {
+fn print_tally(world: &str, tally: &Tally) -> Result<(), CommandError> {
     let share = |count: usize, all: usize| count as f64 / all.max(1) as f64;
     let clips = tally.clips;
-    println!(
+    say!(
         "\n{world}, {clips} clips: top-1 {:.3}, top-5 {:.3} of {ACTIONS} labels; held-out phrasings top-1 {:.3}",
         share(tally.top1, clips),
         share(tally.top5, clips),
         share(tally.held_out, clips),
     );
-    println!(
+    say!(
         "score of the true label over 0.6: {:.3}; of the others under 0.4: {:.3}",
         share(tally.present, clips),
         share(tally.absent, clips * (ACTIONS - 1)),
@@ -195,5 +195,6 @@ fn print_tally(world: &str, tally: &Tally) {
             taken.join(", "),
         ]);
     }
-    print!("{table}");
+    say!("{table}");
+    Ok(())
 }

@@ -5,8 +5,8 @@ use std::path::Path;
 
 use serde::Deserialize;
 
-use crate::command::CommandError;
 use crate::command::matching::{Matching, Reported, Span};
+use crate::command::{CommandError, say};
 use crate::event::Phase;
 use crate::event::json::{Record, StampRecord};
 use crate::scene::Action;
@@ -59,8 +59,8 @@ pub fn compare(events: &Path, truth: &Path, watched: Option<&str>) -> Result<Mat
         .filter(|span| watched.contains(&span.label))
         .collect();
     let matching = Matching::new(&spans, &reported, OVERLAP);
-    print!("{}", matching.table(&spans, &reported));
-    println!("{matching}");
+    say!("{}", matching.table(&spans, &reported));
+    say!("{matching}");
     Ok(matching)
 }
 

@@ -7,9 +7,9 @@ use indicatif::ProgressBar;
 
 use super::Eval;
 use crate::backend::{Device, Precision};
-use crate::command::CommandError;
 use crate::command::matching::{Matching, Reported, Span};
 use crate::command::table::{Align, Table};
+use crate::command::{CommandError, say};
 use crate::detector::{Detector, Mode, Outlet, Settings, WindowScores};
 use crate::engine::{Engine, EngineError, Spec};
 use crate::event::{Event, Phase, Reason, Source, Stamp};
@@ -58,16 +58,19 @@ pub fn measure(arguments: &Eval) -> Result<(f64, f64), CommandError> {
         Kind { name: "plain, three unlisted actions", look: Look::Plain, unlisted: 3 },
         Kind { name: "busy", look: Look::Busy, unlisted: 0 },
     ];
-    println!(
+    say!(
         "\n{} streams of {:.0} s, {}×{}, five labels each, default settings; a match overlaps by {OVERLAP}",
-        arguments.streams, arguments.seconds, PICTURE[0], PICTURE[1]
+        arguments.streams,
+        arguments.seconds,
+        PICTURE[0],
+        PICTURE[1]
     );
     let mut plain = None;
     for kind in kinds {
         let (truth, events) = play_all(&engine, arguments, &kind)?;
         let matching = Matching::new(&truth, &events, OVERLAP);
-        println!("\n{}: {matching}", kind.name);
-        print!("{}", mistakes(&truth, &events, &matching));
+        say!("\n{}: {matching}", kind.name);
+        say!("{}", mistakes(&truth, &events, &matching));
         plain.get_or_insert((matching.precision(), matching.recall()));
     }
     Ok(plain.unwrap_or_default())

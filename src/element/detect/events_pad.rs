@@ -48,6 +48,8 @@ struct Queue {
     open: bool,
     /// The task met an end (EOS downstream, an error): lines are dropped until the next flush or start.
     dead: bool,
+    /// The video's stream-start has come.
+    started: bool,
     items: VecDeque<Item>,
     lines: usize,
     dropped: u64,
@@ -69,7 +71,9 @@ impl Lines {
         let mut queue = self.lock();
         queue.clear();
         queue.open = true;
-        queue.items.push_back(Item::Start);
+        if queue.started {
+            queue.items.push_back(Item::Start);
+        }
         if let Some(segment) = queue.segment.clone() {
             queue.items.push_back(Item::Segment(segment));
         }
@@ -84,10 +88,10 @@ impl Lines {
         self.changed.notify_all();
     }
 
-    /// Forgets the video's position, for the next start.
+    /// Forgets the last run, before the next.
     pub fn reset(&self) {
         let mut queue = self.lock();
-        (queue.segment, queue.position, queue.dropped) = (None, None, 0);
+        (queue.segment, queue.position, queue.dropped, queue.started) = (None, None, 0, false);
     }
 
     /// Whether lines are wanted at all.
@@ -97,6 +101,7 @@ impl Lines {
 
     pub fn stream_start(&self) {
         let mut queue = self.lock();
+        queue.started = true;
         if queue.open {
             // What follows repeats everything but lines: without this a blocked sink and a camera that
             // reconnects for days would grow the queue.
@@ -222,35 +227,30 @@ pub fn turn(pad: &gst::Pad, element: &gst::Element, sinkpad: &gst::Pad, lines: &
     let Some(item) = lines.next() else { return false };
     let flow = match item {
         Item::Start => {
-            let id = pad.create_stream_id(element, Some("events"));
-            let mut start = gst::event::StreamStart::builder(&id).flags(gst::StreamFlags::SPARSE);
-            let upstream = sinkpad.sticky_event::<gst::event::StreamStart>(0);
-            if let Some(group) = upstream.and_then(|event| event.group_id()) {
-                start = start.group_id(group);
-            }
-            pad.push_event(start.build());
-            let caps = gst::Caps::new_empty_simple("application/x-ndjson");
-            pad.push_event(gst::event::Caps::new(&caps));
+            start_stream(pad, element, sinkpad);
             Ok(gst::FlowSuccess::Ok)
         }
         Item::Segment(segment) => {
+            if pad.sticky_event::<gst::event::StreamStart>(0).is_none() {
+                start_stream(pad, element, sinkpad);
+            }
             pad.push_event(gst::event::Segment::new(&segment));
             Ok(gst::FlowSuccess::Ok)
         }
         Item::Gap { start, end } => {
-            ensure_segment(pad);
+            ensure_segment(pad, element, sinkpad);
             pad.push_event(gst::event::Gap::builder(start).duration(end - start).build());
             Ok(gst::FlowSuccess::Ok)
         }
         Item::Line { pts, mut json } => {
-            ensure_segment(pad);
+            ensure_segment(pad, element, sinkpad);
             json.push('\n');
             let mut buffer = gst::Buffer::from_slice(json.into_bytes());
             buffer.get_mut().expect("a new buffer has one owner").set_pts(pts);
             pad.push(buffer)
         }
         Item::Eos => {
-            ensure_segment(pad);
+            ensure_segment(pad, element, sinkpad);
             pad.push_event(gst::event::Eos::new());
             return true;
         }
@@ -266,8 +266,23 @@ pub fn turn(pad: &gst::Pad, element: &gst::Element, sinkpad: &gst::Pad, lines: &
     }
 }
 
+fn start_stream(pad: &gst::Pad, element: &gst::Element, sinkpad: &gst::Pad) {
+    let id = pad.create_stream_id(element, Some("events"));
+    let mut start = gst::event::StreamStart::builder(&id).flags(gst::StreamFlags::SPARSE);
+    let upstream = sinkpad.sticky_event::<gst::event::StreamStart>(0);
+    if let Some(group) = upstream.and_then(|event| event.group_id()) {
+        start = start.group_id(group);
+    }
+    pad.push_event(start.build());
+    let caps = gst::Caps::new_empty_simple("application/x-ndjson");
+    pad.push_event(gst::event::Caps::new(&caps));
+}
+
 /// Video without a TIME segment still gets its events across.
-fn ensure_segment(pad: &gst::Pad) {
+fn ensure_segment(pad: &gst::Pad, element: &gst::Element, sinkpad: &gst::Pad) {
+    if pad.sticky_event::<gst::event::StreamStart>(0).is_none() {
+        start_stream(pad, element, sinkpad);
+    }
     if pad.sticky_event::<gst::event::Segment>(0).is_none() {
         pad.push_event(gst::event::Segment::new(&gst::FormattedSegment::<gst::ClockTime>::new()));
     }
@@ -291,7 +306,6 @@ mod tests {
         assert_eq!(lines.dropped(), 3);
         lines.line("one more".into(), true);
         assert_eq!(lines.dropped(), 3);
-        assert_eq!(lines.next(), Some(Item::Start));
         assert_eq!(lines.next(), Some(Item::Line { pts: at(0), json: "0".into() }));
     }
 
@@ -311,7 +325,6 @@ mod tests {
         for i in 0..10_000 {
             lines.advance(at(40 * i));
         }
-        assert_eq!(lines.next(), Some(Item::Start));
         let Some(Item::Gap { start, end }) = lines.next() else { panic!("no gap") };
         assert_eq!(start, at(0));
         assert!(at(399_960) - end < GAP, "{end}");
@@ -329,7 +342,7 @@ mod tests {
             lines.segment(gst::FormattedSegment::new());
             lines.advance(at(0));
         }
-        assert_eq!(lines.lock().items.len(), 5);
+        assert_eq!(lines.lock().items.len(), 4, "the line, one start, one segment, one gap");
     }
 
     #[test]

@@ -14,9 +14,10 @@ use gstreamer as gst;
 
 use super::CAT;
 use super::events_pad::Lines;
+use super::run::Flags;
 use crate::detector::{self, WindowScores};
 use crate::element::meta::{self, Marks, OpenEvent};
-use crate::engine::EngineError;
+use crate::engine::{self, Engine, EngineError};
 use crate::event::json::Record;
 use crate::event::{Event, Phase};
 
@@ -26,6 +27,8 @@ const WINDOWS: usize = 16;
 
 pub struct Outlet {
     element: glib::WeakRef<gst::Element>,
+    engine: Arc<Engine>,
+    flags: Arc<Flags>,
     lines: Arc<Lines>,
     post_messages: AtomicBool,
     lossless: AtomicBool,
@@ -54,9 +57,11 @@ pub struct Taken {
 }
 
 impl Outlet {
-    pub fn new(element: &gst::Element, lines: Arc<Lines>) -> Self {
+    pub fn new(element: &gst::Element, engine: Arc<Engine>, flags: Arc<Flags>, lines: Arc<Lines>) -> Self {
         Self {
             element: element.downgrade(),
+            engine,
+            flags,
             lines,
             post_messages: AtomicBool::new(true),
             lossless: AtomicBool::new(false),
@@ -191,6 +196,9 @@ impl detector::Outlet for Outlet {
 
     fn failed(&self, error: &EngineError) {
         let Some(element) = self.element.upgrade() else { return };
+        if let engine::State::Failed(error) = self.engine.state() {
+            return self.flags.fail(&element, &error.to_string());
+        }
         // The first is for the user; the rest is counted and in the log.
         if self.failures.fetch_add(1, Ordering::Relaxed) == 0 {
             gst::element_warning!(

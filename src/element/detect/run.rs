@@ -73,7 +73,7 @@ pub struct Run {
 }
 
 #[derive(Default)]
-struct Flags {
+pub struct Flags {
     enabled: AtomicBool,
     /// An error was posted; the stream ends with it.
     failed: AtomicBool,
@@ -89,9 +89,15 @@ impl Run {
         self.flags.enabled.load(Ordering::SeqCst)
     }
 
-    /// Posts the run's one error.
     pub fn fail(&self, element: &gst::Element, message: &str) {
-        if !self.flags.failed.swap(true, Ordering::SeqCst) {
+        self.flags.fail(element, message);
+    }
+}
+
+impl Flags {
+    /// Posts the run's one error; the next buffer ends the stream.
+    pub fn fail(&self, element: &gst::Element, message: &str) {
+        if !self.failed.swap(true, Ordering::SeqCst) {
             gst::element_error!(element, gst::LibraryError::Failed, ("{message}"));
         }
     }
@@ -125,7 +131,9 @@ impl XClipDetect {
         let labels = settings.labels()?;
         let engine = Engine::open(&settings.spec()?)?;
         let mode = if settings.sync == Sync::True { Mode::Sync } else { Mode::Async };
-        let outlet = Arc::new(Outlet::new(self.obj().upcast_ref(), self.lines.clone()));
+        let flags = Arc::new(Flags { enabled: AtomicBool::new(settings.enabled), ..Flags::default() });
+        let outlet = Outlet::new(self.obj().upcast_ref(), engine.clone(), flags.clone(), self.lines.clone());
+        let outlet = Arc::new(outlet);
         outlet.set_post_messages(settings.post_messages);
         outlet.set_lossless(mode == Mode::Sync);
         let detector = Detector::new(
@@ -136,7 +144,6 @@ impl XClipDetect {
             mode,
             outlet.clone(),
         )?;
-        let flags = Arc::new(Flags { enabled: AtomicBool::new(settings.enabled), ..Flags::default() });
         self.lines.reset();
         let run = Run { engine, detector, outlet, mode, live: false, settled: false, flags };
         *self.state() = State { run: Some(run.clone()), ..State::default() };
@@ -221,7 +228,8 @@ impl XClipDetect {
 
     /// Loading goes on in the background; its steps are progress messages.
     fn watch_engine(&self, run: &Run) {
-        let (element, run_flags, weak) = (self.obj().downgrade(), run.flags.clone(), run.clone());
+        // Not the run itself: the engine keeps observers while it loads.
+        let (element, flags) = (self.obj().downgrade(), run.flags.clone());
         let mut started = false;
         let model = run.engine.model().name.clone();
         run.engine.observe(Box::new(move |state| {
@@ -230,7 +238,7 @@ impl XClipDetect {
                 let message = gst::message::Progress::builder(kind, "load", &text).src(&element).build();
                 let _ = element.post_message(message);
             };
-            if run_flags.stopped.load(Ordering::SeqCst) {
+            if flags.stopped.load(Ordering::SeqCst) {
                 if started {
                     progress(gst::ProgressType::Canceled, format!("stopped while {model} was loading"));
                 }
@@ -252,7 +260,7 @@ impl XClipDetect {
                     if started {
                         progress(gst::ProgressType::Error, format!("{model} cannot be loaded"));
                     }
-                    weak.fail(element.upcast_ref(), &error.to_string());
+                    flags.fail(element.upcast_ref(), &error.to_string());
                     false
                 }
             }

@@ -73,14 +73,21 @@ impl XClipDetect {
                 }
             }
         };
-        let first = state.skip(skipped) == 1;
+        let count = state.skip(skipped);
         drop(state);
-        if first {
-            gst::warning!(
-                CAT,
-                imp = self,
-                "a buffer passes unseen: {skipped}; further ones are counted in stats"
-            );
+        match (skipped, count) {
+            // A few lost timestamps are a camera's; none at all is a pipeline that cannot work.
+            ("no-timestamp", 100) | ("segment-format", 1) => gst::element_warning!(
+                self.obj(),
+                gst::StreamError::Format,
+                (
+                    "{count} buffers came without a time: nothing is detected in them; let the source set \
+                     timestamps (do-timestamp=true) or put a parser or videorate before xclipdetect"
+                ),
+                ["{skipped}; further ones are counted in stats"]
+            ),
+            (_, 1) => gst::warning!(CAT, imp = self, "a buffer passes unseen: {skipped}; see stats for more"),
+            _ => (),
         }
         None
     }
@@ -119,7 +126,10 @@ impl XClipDetect {
         }
         if !marks.windows.is_empty() || !marks.events.is_empty() {
             // Copies the header where somebody else holds the buffer too; the memory is shared.
-            meta::attach(buffer.make_mut(), &marks);
+            let buffer = buffer.make_mut();
+            meta::attach(buffer, &marks);
+            #[cfg(feature = "v1_24")]
+            crate::element::analytics::attach(buffer, &marks);
         }
         if run.mode == Mode::Sync {
             self.lines.wait_for_room();
@@ -162,8 +172,9 @@ impl XClipDetect {
                 }
                 self.state().timeline = Timeline::None;
                 if let Some(events) = self.events_pad() {
-                    // The task has met the flush and paused, or does so now.
+                    // The task has met the flush or does so now; its lock says that it has gone.
                     let _ = events.pause_task();
+                    let _gone = events.stream_lock();
                     events.push_event(event.clone());
                     if events.is_active() {
                         self.lines.open();

@@ -12,6 +12,7 @@ use gstreamer_video as gst_video;
 
 use super::Position;
 use super::draw::{self, Content, Layout, Panel};
+use super::negotiate;
 use super::open::Open;
 use crate::element::meta;
 
@@ -36,6 +37,8 @@ struct State {
     open: Open,
     /// Running time of the last buffer that had one.
     now: gst::ClockTime,
+    /// Whether the panel is attached instead of drawn; None: not asked yet.
+    attach: Option<bool>,
     /// What was drawn last, and from what.
     last: Option<(Content, Layout, Option<gst_video::VideoOverlayComposition>)>,
 }
@@ -55,6 +58,20 @@ impl Overlay {
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether downstream composes; asked once per negotiation, when there is something to show.
+    fn ask_for_attach(&self) -> bool {
+        let pad = self.obj().src_pad().clone();
+        let attach = pad.current_caps().is_some_and(|caps| negotiate::attaches(&pad, &caps));
+        gst::debug!(
+            CAT,
+            imp = self,
+            "events are {} the picture",
+            if attach { "attached to" } else { "drawn into" }
+        );
+        self.state().attach = Some(attach);
+        attach
     }
 }
 
@@ -172,10 +189,7 @@ impl ElementImpl for Overlay {
 
     fn pad_templates() -> &'static [gst::PadTemplate] {
         static TEMPLATES: LazyLock<Vec<gst::PadTemplate>> = LazyLock::new(|| {
-            // Drawing in a picture with a palette would change the palette, and so the whole picture.
-            let formats =
-                gst_video::VideoFormat::iter_raw().filter(|format| *format != gst_video::VideoFormat::Rgb8p);
-            let caps = gst_video::VideoCapsBuilder::new().format_list(formats).build();
+            let caps = negotiate::template();
             [("sink", gst::PadDirection::Sink), ("src", gst::PadDirection::Src)]
                 .map(|(name, direction)| {
                     gst::PadTemplate::new(name, direction, gst::PadPresence::Always, &caps)
@@ -203,10 +217,53 @@ impl BaseTransformImpl for Overlay {
         Ok(())
     }
 
+    fn transform_caps(
+        &self,
+        direction: gst::PadDirection,
+        caps: &gst::Caps,
+        filter: Option<&gst::Caps>,
+    ) -> Option<gst::Caps> {
+        let other = negotiate::transformed(direction, caps);
+        Some(match filter {
+            Some(filter) => filter.intersect_with_mode(&other, gst::CapsIntersectMode::First),
+            None => other,
+        })
+    }
+
+    fn fixate_caps(
+        &self,
+        direction: gst::PadDirection,
+        caps: &gst::Caps,
+        candidates: gst::Caps,
+    ) -> gst::Caps {
+        let candidates = match direction {
+            gst::PadDirection::Sink => {
+                negotiate::preferred(candidates, &self.obj().src_pad().peer_query_caps(None))
+            }
+            _ => candidates,
+        };
+        self.parent_fixate_caps(direction, caps, candidates)
+    }
+
     fn set_caps(&self, incaps: &gst::Caps, _outcaps: &gst::Caps) -> Result<(), gst::LoggableError> {
         let info = gst_video::VideoInfo::from_caps(incaps)
             .map_err(|_| gst::loggable_error!(CAT, "caps `{incaps}` do not describe a picture"))?;
-        self.state().info = Some(info);
+        let mut state = self.state();
+        state.info = Some(info);
+        state.attach = None;
+        Ok(())
+    }
+
+    fn propose_allocation(
+        &self,
+        decide_query: Option<&gst::query::Allocation>,
+        query: &mut gst::query::Allocation,
+    ) -> Result<(), gst::LoggableError> {
+        self.parent_propose_allocation(decide_query, query)?;
+        // Also while drawing, when the base class does not ask downstream.
+        if query.find_allocation_meta::<gst_video::VideoMeta>().is_none() {
+            query.add_allocation_meta::<gst_video::VideoMeta>(None);
+        }
         Ok(())
     }
 
@@ -245,16 +302,28 @@ impl BaseTransformImpl for Overlay {
     }
 
     fn transform_ip(&self, buffer: &mut gst::BufferRef) -> Result<gst::FlowSuccess, gst::FlowError> {
-        let state = self.state();
-        let (Some(info), Some(composition)) = (&state.info, state.composition()) else {
-            return Ok(gst::FlowSuccess::Ok);
+        let (info, composition, attach) = {
+            let state = self.state();
+            let (Some(info), Some(composition)) = (&state.info, state.composition()) else {
+                return Ok(gst::FlowSuccess::Ok);
+            };
+            (info.clone(), composition.clone(), state.attach)
         };
-        let mut frame = gst_video::VideoFrameRef::from_buffer_ref_writable(buffer, info).map_err(|_| {
-            let size = info.size();
+        let attach = attach.unwrap_or_else(|| self.ask_for_attach());
+        if attach {
+            gst_video::VideoOverlayCompositionMeta::add(buffer, &composition);
+            return Ok(gst::FlowSuccess::Ok);
+        }
+        let size = buffer.size();
+        let mut frame = gst_video::VideoFrameRef::from_buffer_ref_writable(buffer, &info).map_err(|_| {
+            let (format, width, height) = (info.format(), info.width(), info.height());
             gst::element_imp_error!(
                 self,
                 gst::StreamError::Format,
-                ["a buffer is no {info:?} ({size} bytes)"]
+                [
+                    "a buffer of {size} bytes is no picture in {format:?} {width}×{height}, which has {}",
+                    info.size()
+                ]
             );
             gst::FlowError::Error
         })?;
@@ -267,5 +336,41 @@ impl BaseTransformImpl for Overlay {
             gst::FlowError::Error
         })?;
         Ok(gst::FlowSuccess::Ok)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::element::meta::{Marks, OpenEvent};
+    use crate::event::Stamp;
+
+    #[test]
+    fn the_panel_is_rendered_again_only_when_it_looks_different() {
+        gst::init().unwrap();
+        let info = gst_video::VideoInfo::builder(gst_video::VideoFormat::I420, 320, 240).build().unwrap();
+        let mut state = State { info: Some(info), ..State::default() };
+        let zero = std::time::Duration::ZERO;
+        let start = Stamp { timestamp: zero, stream_time: zero, running_time: zero, utc: None };
+        let mut show = |ms: u64, score: f32| {
+            let event = OpenEvent {
+                instance: "d".into(),
+                view: "frame".into(),
+                id: "a".into(),
+                label: "waving".into(),
+                severity: None,
+                score,
+                start,
+            };
+            state.now = gst::ClockTime::from_mseconds(ms);
+            state.open.see(Marks { windows: Vec::new(), events: vec![event] });
+            assert!(state.update(Settings::default()));
+            state.composition().unwrap().as_ptr() as usize
+        };
+        let first = show(3000, 0.70);
+        assert_eq!(show(3900, 0.701), first, "the same whole second and percent");
+        let next = show(4000, 0.70);
+        assert_ne!(next, first, "a second later");
+        assert_ne!(show(4000, 0.75), next, "another score");
     }
 }

@@ -8,6 +8,9 @@
  * buffer meta. Queues, converters and scalers may stand between; through an encoder and a decoder the
  * events still arrive, the scores table does not.
  *
+ * Sinks that compose overlays themselves (glimagesink, waylandsink) get them attached to the buffer as
+ * GstVideoOverlayComposition; for all others the panel is blended into the picture.
+ *
  * The text is DejaVu Sans, drawn from left to right; characters it lacks (emoji, Chinese) show as a box.
  *
  * ```sh
@@ -21,6 +24,7 @@ use gstreamer as gst;
 
 mod draw;
 mod imp;
+mod negotiate;
 mod open;
 mod text;
 

@@ -110,9 +110,8 @@ impl Settings {
             let look = if self.look == Look::Busy { scene::Look::Busy } else { scene::Look::Plain };
             return Ok(Script::random(self.seed, self.duration.into(), &actions, look));
         }
-        // Every script is a YAML mapping; a path with a colon and a space in it can be written with ./ but
-        // is not to be expected.
-        let inline = text.contains('\n') || text.contains(": ");
+        // Every script is a YAML mapping, in braces or as `key: value` lines; paths rarely look like that.
+        let inline = text.starts_with('{') || text.contains('\n') || text.contains(": ");
         let (text, name) = if inline {
             (text.to_string(), "property `script`".to_string())
         } else {
