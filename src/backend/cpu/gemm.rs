@@ -105,7 +105,7 @@ impl<'a> LhsWriter<'a> {
     #[inline(always)]
     pub unsafe fn put(&self, row: usize, col: usize, values: &[f32]) {
         let (start, stride) = self.row(row);
-        if col % LINE == 0 && values.len() == LINE {
+        if col.is_multiple_of(LINE) && values.len() == LINE {
             // SAFETY: the caller holds that these elements are ours.
             unsafe { *self.values.array(start + col / LINE * stride) = *first::<LINE>(values) };
             return;
