@@ -250,7 +250,8 @@ fn a_run_leaks_nothing_and_breaks_no_rule_of_glib() {
         let text = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.code().is_some(), "{line}: ended by a signal\n{text}");
         assert!(text.contains("object-alive"), "the tracer did not run: {text}");
-        let leaks: Vec<_> = text.lines().filter(|line| line.contains("object-alive, type-name=(string)Gst")).collect();
+        let leaks: Vec<_> =
+            text.lines().filter(|line| line.contains("object-alive, type-name=(string)Gst")).collect();
         assert!(leaks.is_empty(), "{line}: {leaks:#?}");
         assert_eq!(output.status.success(), !line.contains("walking;walking"), "{line}: {text}");
     }

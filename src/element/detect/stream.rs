@@ -80,10 +80,8 @@ impl XClipDetect {
             ("no-timestamp", 100) | ("segment-format", 1) => gst::element_warning!(
                 self.obj(),
                 gst::StreamError::Format,
-                (
-                    "{count} buffers came without a time: nothing is detected in them; let the source set \
-                     timestamps (do-timestamp=true) or put a parser or videorate before xclipdetect"
-                ),
+                ("{count} buffers came without a time: nothing is detected in them; let the source set \
+                     timestamps (do-timestamp=true) or put a parser or videorate before xclipdetect"),
                 ["{skipped}; further ones are counted in stats"]
             ),
             (_, 1) => gst::warning!(CAT, imp = self, "a buffer passes unseen: {skipped}; see stats for more"),
