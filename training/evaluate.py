@@ -144,7 +144,7 @@ def compare(found, truth, least=0.3):
     return used_found, used_truth, delays
 
 
-def streams(model, count, seconds, look, height, others=0, onset=0.6, offset=0.4, smoothing=1.0, hop=2, rate=4.0):
+def streams(model, count, seconds, look, height, seed=SCRIPT_SEED, others=0, onset=0.6, offset=0.4, smoothing=1.0, hop=2, rate=4.0):
     """Event precision and recall of five labels on scripted streams, competition=background. `others` actions
     beyond the five labels happen too."""
     hits = found_count = truth_count = 0
@@ -156,7 +156,7 @@ def streams(model, count, seconds, look, height, others=0, onset=0.6, offset=0.4
         played = labels + [rest[(7 * i + k) % len(rest)] for k in range(others)]
         played = [label for label in played if label not in ("an empty scene", "standing")] if not others else played
         script = json.dumps(
-            {"seed": SCRIPT_SEED + i, "duration": seconds, "look": look, "random": played}
+            {"seed": seed + i, "duration": seconds, "look": look, "random": played}
         )
         pictures, header = play(script, height, height * 4 // 3 if height > IMAGE else height, rate)
         pictures = shrink(pictures)
@@ -198,6 +198,7 @@ def main():
     p.add_argument("--seconds", type=float, default=120)
     p.add_argument("--height", type=int, default=IMAGE, help="of the streams; wider than high above 96")
     p.add_argument("--seed", type=int, default=CLIP_SEED)
+    p.add_argument("--script-seed", type=int, default=SCRIPT_SEED)
     p.add_argument("--threads", type=int, default=1)
     p.add_argument("--verbose", action="store_true")
     a = p.parse_args()
@@ -212,7 +213,7 @@ def main():
                     print(f"  {label:20} {json.dumps(row)}")
     if a.streams:
         for look, others in (("plain", 0), ("plain", 3), ("busy", 0)):
-            report, missed, invented = streams(model, a.streams, a.seconds, look, a.height, others)
+            report, missed, invented = streams(model, a.streams, a.seconds, look, a.height, a.script_seed, others)
             print(json.dumps(report))
             if a.verbose:
                 print("  missed", missed)
