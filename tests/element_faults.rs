@@ -31,7 +31,8 @@ fn a_fault_fails_the_start_and_its_message_names_it() {
     let missing = format!("{empty}/nothing-here");
     let bad_yaml = folder.path().join("bad.yaml");
     std::fs::write(&bad_yaml, "labels:\n  - label: [").unwrap();
-    let cases: Vec<(Vec<(&str, &str)>, Vec<&str>)> = vec![
+    type Case<'a> = (Vec<(&'a str, &'a str)>, Vec<&'a str>);
+    let cases: Vec<Case> = vec![
         (vec![("device", "tpu")], vec!["`tpu`", "auto, cpu"]),
         (vec![("precision", "f4")], vec!["`f4`", "auto"]),
         (vec![("model", &missing)], vec!["nothing-here"]),

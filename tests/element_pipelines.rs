@@ -190,16 +190,18 @@ fn a_hundred_starts_and_stops() {
     );
     let video = pipeline.by_name("video").unwrap();
     video.set_property("signal-handoffs", true);
-    let (sender, frames) = mpsc::sync_channel(0);
+    let (sender, frames) = mpsc::channel();
     video.connect("handoff", false, move |_| {
-        let _ = sender.try_send(());
+        let _ = sender.send(());
         None
     });
     let mut after = Vec::new();
     for cycle in 0..100 {
+        frames.try_iter().for_each(drop);
         pipeline.set_state(gst::State::Playing).unwrap();
-        // Some stops fall into loading, some into a window.
-        (0..cycle % 7 * 2).for_each(|_| frames.recv().unwrap());
+        // Some stops fall into loading, some into a window, some after one.
+        let frame_count = if cycle % 10 == 9 { T + 1 } else { cycle % 7 };
+        (0..frame_count).for_each(|_| frames.recv().unwrap());
         pipeline.set_state(gst::State::Null).unwrap();
         pipeline.bus().unwrap().set_flushing(true);
         pipeline.bus().unwrap().set_flushing(false);

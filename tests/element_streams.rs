@@ -247,7 +247,9 @@ fn stopping_wakes_a_waiting_buffer() {
     let jam = Jam::new();
     let detect = Detect::new(ONE);
     let pad = detect.harness.srcpad().unwrap();
-    let pusher = std::thread::spawn(move || (0..T).map(|frame| pad.push(buffer(frame))).last().unwrap());
+    let pusher = std::thread::spawn(move || {
+        (0..T).map(|frame| pad.push(buffer(frame))).collect::<Vec<_>>().pop().unwrap()
+    });
     wait_for_window_in_flight(&detect.element);
     detect.element.set_state(gst::State::Null).unwrap();
     assert_eq!(pusher.join().unwrap(), Err(gst::FlowError::Flushing));

@@ -434,6 +434,7 @@ impl XClipDetect {
             .field("unseen", counts("unseen", &state.skipped))
             .field("frames", stats.frames)
             .field("sampled", stats.sampled)
+            .field("restarts", stats.restarts)
             .field("windows", stats.windows)
             .field("dropped", counts("dropped", &stats.dropped))
             .field("queue", stats.queue as u64)

@@ -196,11 +196,7 @@ impl XClipDetect {
                 }
                 self.lines.stream_start();
             }
-            gst::EventView::Caps(caps) => {
-                if !self.set_caps(caps.caps()) {
-                    return false;
-                }
-            }
+            gst::EventView::Caps(caps) if !self.set_caps(caps.caps()) => return false,
             gst::EventView::Segment(segment) => {
                 self.deliver_events(run);
                 self.set_segment(segment.segment(), run);
@@ -281,8 +277,7 @@ impl XClipDetect {
         match query.view_mut() {
             gst::QueryViewMut::Allocation(query) if forwarded => {
                 // The one buffer this element may hold is on top of what downstream needs.
-                let pools: Vec<_> =
-                    query.allocation_pools().map(|(pool, size, min, max)| (pool, size, min, max)).collect();
+                let pools: Vec<_> = query.allocation_pools().collect();
                 for (index, (pool, size, min, max)) in pools.into_iter().enumerate() {
                     let max = if max == 0 { 0 } else { max.max(min + 1) };
                     query.set_nth_allocation_pool(index as u32, pool.as_ref(), size, min + 1, max);
