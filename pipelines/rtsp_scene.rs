@@ -68,7 +68,10 @@ impl Camera {
         let running = main_loop.clone();
         let thread = std::thread::spawn(move || {
             let _served = context.with_thread_default(|| running.run());
-            source.remove();
+            // The context is not the default one, where `SourceId::remove` would look.
+            if let Some(source) = context.find_source_by_id(&source) {
+                source.destroy();
+            }
             drop(server);
         });
         Ok(Camera { address, begun, main_loop, thread: Some(thread) })

@@ -26,12 +26,13 @@ fn frames(config: &Config, n: usize) -> Vec<Reduced> {
     pixels.chunks_exact(size * size * 3).map(|rgb| Reduced { size: size as u32, rgb: rgb.to_vec() }).collect()
 }
 
-/// Prompts of 3 to 8 tokens.
+/// Prompts of 3 to 8 tokens, as far as the context allows.
 fn prompts(config: &Config, n: u32) -> Vec<Vec<u32>> {
     let vocab = config.vocab_size as u32;
     (0..n)
         .map(|i| {
-            let words = (0..1 + i % 6).map(|t| (i * 31 + t * 17) % (vocab - 2));
+            let words =
+                (0..(1 + i % 6).min(config.context as u32 - 2)).map(|t| (i * 31 + t * 17) % (vocab - 2));
             std::iter::once(vocab - 2).chain(words).chain([vocab - 1]).collect()
         })
         .collect()

@@ -138,7 +138,7 @@ fn a_camera_s_events_match_its_script_and_no_picture_waits() {
         })
         .collect();
     let matching = Matching::new(&truth, &reported, 0.3);
-    println!("{}{matching}", matching.table(&truth, &reported));
+    println!("{}\n{matching}", matching.table(&truth, &reported));
     println!("{stats}");
     for label in LABELS {
         assert!(truth.iter().any(|span| span.label == label), "`{label}` is not in the script");

@@ -160,7 +160,7 @@ fn raw_clips_and_streams_have_the_described_form() {
     let mut bytes = Vec::new();
     write_clips(&mut bytes, &options).unwrap();
     let mut rest = bytes.strip_prefix(b"XCLIPRAW 1\n").unwrap();
-    let mut json = |rest: &mut &[u8]| -> serde_json::Value {
+    let json = |rest: &mut &[u8]| -> serde_json::Value {
         let (length, tail) = rest.split_first_chunk::<4>().unwrap();
         let (text, tail) = tail.split_at(u32::from_le_bytes(*length) as usize);
         *rest = tail;

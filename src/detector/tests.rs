@@ -369,7 +369,8 @@ fn a_seek_by_flush_may_go_anywhere() {
 #[test]
 fn a_new_rate_roi_or_resize_begins_a_window_and_a_new_hop_or_gate_does_not() {
     let half = Roi::new(0.0, 0.0, 0.5, 1.0).unwrap();
-    let changes: [(bool, fn(&mut Settings, Roi)); 7] = [
+    type Change = fn(&mut Settings, Roi);
+    let changes: [(bool, Change); 7] = [
         (true, |s, _| s.sample_rate = Some((5, 1))),
         (true, |s, half| s.roi = half),
         (true, |s, _| s.geometry = Some(Geometry::Stretch)),

@@ -196,9 +196,9 @@ fn attend_chunks<const FMA: bool, const C: usize>(
         }
         let weights = scratch.weights.fit(key_lines * height * LINE);
         let mut scale = [0f32; super::kernel::MAX_ROWS];
-        for r in 0..height {
+        for (r, scale) in scale.iter_mut().enumerate().take(height) {
             let visible = if all.causal { keys.min(top + r + 1) } else { keys };
-            scale[r] = softmax_row::<FMA, C>(scores, r, height, cols, visible, seen, weights);
+            *scale = softmax_row::<FMA, C>(scores, r, height, cols, visible, seen, weights);
         }
         for p in 0..value_panels {
             let columns = cols.min(width - p * cols);

@@ -105,7 +105,7 @@ impl<'a> LhsWriter<'a> {
     #[inline(always)]
     pub unsafe fn put(&self, row: usize, col: usize, values: &[f32]) {
         let (start, stride) = self.row(row);
-        if col % LINE == 0 && values.len() == LINE {
+        if col.is_multiple_of(LINE) && values.len() == LINE {
             // SAFETY: the caller holds that these elements are ours.
             unsafe { *self.values.array(start + col / LINE * stride) = *first::<LINE>(values) };
             return;
@@ -121,7 +121,7 @@ impl<'a> LhsWriter<'a> {
     }
 }
 
-/// Weights and bias of y = x·Wᵀ + b, packed in panels of NR output columns: [panel][k][NR].
+/// Weights and bias of y = x·Wᵀ + b, packed in panels of NR output columns: `[panel][k][NR]`.
 pub struct Linear {
     panels: Buffer,
     bias: Vec<f32>,

@@ -1,6 +1,6 @@
 //! The innermost loop: one tile of a matrix product, accumulators in registers.
 //!
-//! tile[R][NR] = (tile +) A[R][k] · B[k][NR], with A in lines (see `gemm::Lhs`) and B a panel of NR
+//! `tile[R][NR] = (tile +) A[R][k] · B[k][NR]`, with A in lines (see `gemm::Lhs`) and B a panel of NR
 //! columns (see `gemm::Linear`). Every element is one chain of multiply-adds over k in order, whatever
 //! R is: a row's result never depends on the rows beside it.
 
@@ -77,7 +77,7 @@ macro_rules! simd_kernel {
         pub const NR: usize = $lanes * $w;
 
         /// # Safety
-        /// See [`Kernel`](super::Kernel).
+        /// See [`super::Kernel`].
         #[target_feature(enable = $feature)]
         unsafe fn kernel<const R: usize>(k: usize, a: *const f32, b: *const f32, tile: *mut f32, add: bool) {
             // SAFETY: every address below is within the extents that the caller promises.
@@ -203,7 +203,7 @@ mod portable {
     pub const NR: usize = 8;
 
     /// # Safety
-    /// See [`Kernel`](super::Kernel).
+    /// See [`super::Kernel`].
     unsafe fn kernel<const R: usize>(k: usize, a: *const f32, b: *const f32, tile: *mut f32, add: bool) {
         // SAFETY: these are the extents that the caller promises; `tile` overlaps neither input.
         let (a, b, tile) = unsafe {
