@@ -121,7 +121,7 @@ impl<'a> LhsWriter<'a> {
     }
 }
 
-/// Weights and bias of y = x·Wᵀ + b, packed in panels of NR output columns: [panel][k][NR].
+/// Weights and bias of y = x·Wᵀ + b, packed in panels of NR output columns: `[panel][k][NR]`.
 pub struct Linear {
     panels: Buffer,
     bias: Vec<f32>,

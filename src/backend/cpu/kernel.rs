@@ -1,6 +1,6 @@
 //! The innermost loop: one tile of a matrix product, accumulators in registers.
 //!
-//! tile[R][NR] = (tile +) A[R][k] · B[k][NR], with A in lines (see `gemm::Lhs`) and B a panel of NR
+//! `tile[R][NR] = (tile +) A[R][k] · B[k][NR]`, with A in lines (see `gemm::Lhs`) and B a panel of NR
 //! columns (see `gemm::Linear`). Every element is one chain of multiply-adds over k in order, whatever
 //! R is: a row's result never depends on the rows beside it.
 
