@@ -2,7 +2,7 @@
 
 use std::path::Path;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use gstxclip::backend::{Device, Precision};
 use gstxclip::detector::{Detector, Mode, Outlet, Settings, Stats, WindowScores};
@@ -104,7 +104,13 @@ fn run(engine: Arc<Engine>, mode: Mode, onset: f32) -> (Vec<Event>, Vec<WindowSc
     play(&detector, &LABELS[..2], onset, false);
     let stats = detector.stats();
     drop(detector);
-    let notes = Arc::into_inner(notes).expect("a dropped detector leaves nothing behind");
+    // The worker may be on its way out of the last answer still.
+    let begun = Instant::now();
+    while Arc::strong_count(&notes) > 1 {
+        assert!(begun.elapsed() < Duration::from_secs(10), "a dropped detector leaves nothing behind");
+        std::thread::yield_now();
+    }
+    let notes = Arc::into_inner(notes).expect("counted above");
     (notes.events.into_inner().unwrap(), notes.windows.into_inner().unwrap(), stats)
 }
 

@@ -196,8 +196,10 @@ fn every_raw_format_is_drawn_on_and_changes_only_there() {
 
 fn event(id: &str, phase: &str, score: f32) -> gst::Event {
     let start = serde_json::json!({"timestamp": 0, "stream-time": 0, "running-time": 2_000_000_000_u64});
-    let fields =
-        serde_json::json!({"id": id, "phase": phase, "label": "waving", "score": score, "start": start});
+    let fields = serde_json::json!({
+        "source": {"instance": "detect", "stream": "s"}, "view": "frame",
+        "id": id, "phase": phase, "label": "waving", "score": score, "start": start,
+    });
     gst::event::CustomDownstream::builder(meta::structure(&fields).unwrap()).build()
 }
 

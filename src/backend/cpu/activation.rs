@@ -17,7 +17,7 @@ pub(super) fn exp<const FMA: bool>(x: f32) -> f32 {
     let r = mul_add::<FMA>(n, -0.693_359_4, clamped);
     let r = mul_add::<FMA>(n, 2.121_944_4e-4, r);
     let mut p = 1.987_569_1e-4;
-    for c in [1.398_199_9e-3, 8.333_452e-3, 4.166_579_6e-2, 1.666_666_5e-1, 5.0e-1] {
+    for c in [1.398_199_9e-3, 8.333_452e-3, 4.166_579_6e-2, 1.666_666_5e-1, 0.5] {
         p = mul_add::<FMA>(p, r, c);
     }
     let y = mul_add::<FMA>(p * r, r, r) + 1.0;

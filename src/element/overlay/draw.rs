@@ -107,6 +107,7 @@ pub fn panel(content: &Content, layout: &Layout) -> Option<Panel> {
     }
     let gaps = blocks.len().checked_sub(1)? as f32 * unit(0.4);
     let width = blocks.iter().map(|block| block.width).fold(0.0, f32::max);
+    blocks.iter_mut().for_each(|block| block.width = width);
     let height = blocks.iter().map(Block::height).sum::<f32>() + gaps;
 
     let (right, low) = match layout.position {

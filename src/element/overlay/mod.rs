@@ -8,6 +8,9 @@
  * buffer meta. Queues, converters and scalers may stand between; through an encoder and a decoder the
  * events still arrive, the scores table does not.
  *
+ * A score is that of the last window if its best labels (`top-k` of xclipdetect) list the label, else that
+ * of the event's last message.
+ *
  * Sinks that compose overlays themselves (glimagesink, waylandsink) get them attached to the buffer as
  * GstVideoOverlayComposition; for all others the panel is blended into the picture.
  *

@@ -24,7 +24,10 @@ pub struct Open {
 }
 
 struct Known {
+    /// Element and view it was seen by.
+    seen_by: (String, String),
     label: String,
+    /// Of the last message; a window that knows better overrides it.
     score: f32,
     /// Running time.
     start: Duration,
@@ -40,11 +43,18 @@ struct Scores {
 /// What the overlay needs of an `xclip-event`.
 #[derive(Deserialize)]
 struct Notice {
+    source: Source,
+    view: String,
     id: String,
     phase: String,
     label: String,
     score: f32,
     start: Start,
+}
+
+#[derive(Deserialize)]
+struct Source {
+    instance: String,
 }
 
 #[derive(Deserialize)]
@@ -61,7 +71,8 @@ impl Open {
             self.events.remove(&notice.id);
         } else {
             let start = Duration::from_nanos(notice.start.running_time);
-            let known = Known { label: notice.label, score: notice.score, start, told: true };
+            let seen_by = (notice.source.instance, notice.view);
+            let known = Known { seen_by, label: notice.label, score: notice.score, start, told: true };
             self.events.insert(notice.id, known);
         }
         Ok(())
@@ -72,9 +83,11 @@ impl Open {
         self.events.retain(|_, known| known.told);
         for event in marks.events {
             let start = event.start.running_time;
-            self.events.entry(event.id).and_modify(|known| known.score = event.score).or_insert(Known {
-                label: event.label,
-                score: event.score,
+            let (seen_by, label, score) = ((event.instance, event.view), event.label, event.score);
+            self.events.entry(event.id).and_modify(|known| known.score = score).or_insert(Known {
+                seen_by,
+                label,
+                score,
                 start,
                 told: false,
             });
@@ -92,16 +105,23 @@ impl Open {
 
     /// What to show on the buffer at running time `now`; `scores`: the table of scores too.
     pub fn content(&self, now: Duration, scores: bool) -> Content {
+        let fresh = |window: &&Scores| window.end + STALE > now;
+        // Messages come when an event peaks; how it fares since is in the windows.
+        let score = |known: &Known| {
+            let window = self.windows.get(&known.seen_by).filter(fresh);
+            let found = window.and_then(|window| window.top.iter().find(|(label, _)| *label == known.label));
+            found.map_or(known.score, |(_, score)| *score)
+        };
         let mut open: Vec<_> = self.events.values().collect();
         open.sort_by_key(|known| known.start);
         let events = open.into_iter().map(|known| EventLine {
             label: known.label.clone(),
-            score: Percent::of(known.score),
+            score: Percent::of(score(known)),
             seconds: now.saturating_sub(known.start).as_secs(),
         });
-        let fresh = self.windows.values().filter(|window| scores && window.end + STALE > now);
+        let windows = self.windows.values().filter(|window| scores && fresh(window));
         let table =
-            fresh.flat_map(|window| &window.top).map(|(label, score)| (label.clone(), Percent::of(*score)));
+            windows.flat_map(|window| &window.top).map(|(label, score)| (label.clone(), Percent::of(*score)));
         Content { events: events.collect(), scores: table.collect() }
     }
 }
@@ -120,6 +140,7 @@ mod tests {
 
     fn told(id: &str, phase: &str, score: f32) -> gst::Structure {
         meta::structure(&serde_json::json!({
+            "source": {"instance": "d", "stream": "s"}, "view": "frame",
             "id": id, "phase": phase, "label": "waving", "score": score,
             "start": {"timestamp": 1, "stream-time": 1, "running-time": 2_000_000_000_u64},
         }))
@@ -196,9 +217,28 @@ mod tests {
     }
 
     #[test]
+    fn an_event_shows_the_score_of_its_last_window() {
+        gst::init().unwrap();
+        let mut open = Open::default();
+        open.tell(&told("a", "start", 0.9)).unwrap();
+        let window = |view: &str, score| WindowScores {
+            view: view.into(),
+            start: at(2),
+            end: at(5),
+            top: vec![("other".into(), 0.3), ("waving".into(), score)],
+            labels_generation: 1,
+        };
+        let windows = vec![("d".into(), window("frame", 0.2)), ("d".into(), window("door", 0.7))];
+        open.see(Marks { windows, events: Vec::new() });
+        assert_eq!(lines(&open), [(20, 3)]);
+        let much_later = open.content(Duration::from_secs(60), false);
+        assert_eq!(much_later.events[0].score, Percent(90), "no window says otherwise any more");
+    }
+
+    #[test]
     fn a_structure_that_is_no_event_is_refused() {
         gst::init().unwrap();
         let empty = gst::Structure::new_empty(meta::EVENT);
-        assert!(Open::default().tell(&empty).unwrap_err().to_string().contains("id"));
+        assert!(Open::default().tell(&empty).unwrap_err().to_string().contains("source"));
     }
 }
