@@ -192,11 +192,12 @@ impl Run {
                 Some(gst::MessageView::Eos(_)) => return,
                 Some(gst::MessageView::Error(error)) => {
                     let fault = fault::explain(&self.input, error, &self.missing);
-                    let ours = self.fault.is_some() && !failed;
-                    if !ours {
+                    let upstream = self.is_upstream(error.src());
+                    // The first upstream fault is the cause; sources post several while we complete.
+                    if self.fault.is_none() || failed || !upstream {
                         self.fault = Some(fault);
                     }
-                    if failed || ours || !self.is_upstream(error.src()) || !self.complete() {
+                    if failed || !upstream || (self.ending.is_none() && !self.complete()) {
                         return;
                     }
                 }
