@@ -31,6 +31,13 @@ pub fn explain(input: &Input, error: &gst::message::Error, missing: &[String]) -
     CommandError::unusable(input.to_string(), problem, mend)
 }
 
+/// A file whose reading stopped without a word.
+pub fn silent(input: &Input) -> CommandError {
+    CommandError::unusable(input.to_string(), "nothing in it can be played", DAMAGED)
+}
+
+const DAMAGED: &str = "the file is damaged or incomplete; try to copy it again";
+
 /// The problem and its mend. `detail`: what GStreamer adds for developers, often the real cause.
 fn words(input: &Input, error: &glib::Error, detail: Option<String>) -> (String, String) {
     let said = error.message().trim_end_matches('.').to_string();
@@ -62,9 +69,7 @@ fn words(input: &Input, error: &glib::Error, detail: Option<String>) -> (String,
             gst::StreamError::Decrypt | gst::StreamError::DecryptNokey => {
                 (said, "encrypted video cannot be read")
             }
-            gst::StreamError::Decode | gst::StreamError::Demux => {
-                (said, "the file is damaged or incomplete; try to copy it again")
-            }
+            gst::StreamError::Decode | gst::StreamError::Demux => (said, DAMAGED),
             _ => (said, ""),
         }
     } else if error.matches(gst::CoreError::MissingPlugin) {

@@ -112,6 +112,9 @@ fn check_output(output: &Path, input: &Input) -> Result<(), CommandError> {
 
 /// How often the bus is left to look at signals and progress.
 const TICK: Duration = Duration::from_millis(100);
+/// How long nothing may move before the first picture: decodebin of GStreamer 1.22 loses an error that a
+/// demuxer posts while it is being plugged, and then waits for ever.
+const STILL: Duration = Duration::from_secs(2);
 /// How long files may take to be completed after an error.
 const COMPLETION: Duration = Duration::from_secs(20);
 
@@ -184,19 +187,27 @@ impl Run {
     fn follow_bus(&mut self, failed: bool) {
         let bus = self.built.pipeline.bus().expect("a pipeline has a bus");
         let tick = gst::ClockTime::from_nseconds(if failed { 0 } else { TICK.as_nanos() as u64 });
+        let mut moving = Instant::now();
         loop {
             let message = bus.timed_pop(tick);
+            if message.is_some() || !self.is_still() {
+                moving = Instant::now();
+            } else if moving.elapsed() > STILL {
+                self.fault = Some(fault::silent(&self.input));
+                return;
+            }
             match message.as_ref().map(|message| message.view()) {
                 None if failed => return,
                 None => {}
                 Some(gst::MessageView::Eos(_)) => return,
                 Some(gst::MessageView::Error(error)) => {
                     let fault = fault::explain(&self.input, error, &self.missing);
-                    let ours = self.fault.is_some() && !failed;
-                    if !ours {
+                    let upstream = self.is_upstream(error.src());
+                    // The first upstream fault is the cause; sources post several while we complete.
+                    if self.fault.is_none() || failed || !upstream {
                         self.fault = Some(fault);
                     }
-                    if failed || ours || !self.is_upstream(error.src()) || !self.complete() {
+                    if failed || !upstream || (self.ending.is_none() && !self.complete()) {
                         return;
                     }
                 }
@@ -218,6 +229,21 @@ impl Run {
             }
             self.show_progress();
         }
+    }
+
+    /// Whether no picture has come and no thread before the detector works on one. A file only: cameras
+    /// have their own time limits.
+    fn is_still(&self) -> bool {
+        let sink = self.built.detect.static_pad("sink").expect("xclipdetect has an always pad `sink`");
+        if !matches!(self.input, Input::File(_)) || sink.has_current_caps() {
+            return false;
+        }
+        let detect = self.built.detect.upcast_ref::<gst::Element>();
+        let elements = self.built.pipeline.iterate_recurse().into_iter().flatten();
+        let pads = elements.filter(|element| element != detect).flat_map(|element| element.pads());
+        let tasks: Vec<gst::TaskState> = pads.map(|pad| pad.task_state()).collect();
+        // Not begun yet is not still.
+        tasks.contains(&gst::TaskState::Paused) && !tasks.contains(&gst::TaskState::Started)
     }
 
     fn should_stop(&self) -> bool {
