@@ -248,7 +248,11 @@ fn stopping_wakes_a_waiting_buffer() {
     let jam = Jam::new();
     let detect = Detect::new(ONE);
     let pad = detect.harness.srcpad().unwrap();
-    let pusher = std::thread::spawn(move || (0..T).for_each(|frame| drop(pad.push(buffer(frame)))));
+    let pusher = std::thread::spawn(move || {
+        for frame in 0..T {
+            let _ = pad.push(buffer(frame));
+        }
+    });
     wait_for_window_in_flight(&detect.element);
     // Both would wait for ever: the engine is held until the end.
     detect.element.set_state(gst::State::Null).unwrap();
