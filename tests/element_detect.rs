@@ -1,4 +1,5 @@
 //! xclipdetect as a neighbour in a pipeline: what passes, what is attached, what ends events.
+#![cfg(feature = "gst")]
 
 mod element_common;
 

@@ -1,5 +1,6 @@
 //! Bad properties and labels: the state change fails with one message, or, while playing, a warning
 //! names the fault and the old value stays.
+#![cfg(feature = "gst")]
 
 mod element_common;
 

@@ -1,4 +1,5 @@
 //! xclipdetect in whole pipelines: the events pad, state cycling, leaks, the line of the documentation.
+#![cfg(feature = "gst")]
 
 mod element_common;
 

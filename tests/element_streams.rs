@@ -1,4 +1,5 @@
 //! xclipdetect and streams that misbehave: breaks, seeks, flushes, stalls, frames without a place in time.
+#![cfg(feature = "gst")]
 
 mod element_common;
 

@@ -8,7 +8,6 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use gst::glib;
-use gst::prelude::*;
 use gstreamer as gst;
 use gstreamer_analytics as gst_analytics;
 use gstreamer_analytics::prelude::*;
