@@ -76,7 +76,7 @@ fn the_python_example_reads_events_and_scores() {
         .unwrap();
     let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert!(output.status.success(), "{err}");
-    // Two threads print: lines may run into each other.
+    // Two threads print: lines may run into each other, but not the words of one string.
     let count = |phase| -> usize {
         ["walking", "waving", "running"]
             .map(|label| out.matches(&format!("{phase} {label} ")).count())
