@@ -157,7 +157,7 @@ impl ObjectImpl for Overlay {
             "font-size" => settings.font_size = value.get().expect("checked by GObject"),
             "position" => settings.position = value.get().expect("checked by GObject"),
             "show-scores" => settings.show_scores = value.get().expect("checked by GObject"),
-            _ => unimplemented!(),
+            _ => unreachable!("GObject asks for listed properties only"),
         }
     }
 
@@ -167,7 +167,7 @@ impl ObjectImpl for Overlay {
             "font-size" => settings.font_size.to_value(),
             "position" => settings.position.to_value(),
             "show-scores" => settings.show_scores.to_value(),
-            _ => unimplemented!(),
+            _ => unreachable!("GObject asks for listed properties only"),
         }
     }
 }

@@ -305,7 +305,7 @@ impl ObjectImpl for SceneSrc {
                 drop(settings);
                 self.obj().set_live(value.get().expect("checked by GObject"));
             }
-            _ => unimplemented!(),
+            _ => unreachable!("GObject asks for listed properties only"),
         }
     }
 
@@ -323,7 +323,7 @@ impl ObjectImpl for SceneSrc {
                 .as_ref()
                 .map_or_else(gst::Array::default, |state| state.announcer.all())
                 .to_value(),
-            _ => unimplemented!(),
+            _ => unreachable!("GObject asks for listed properties only"),
         }
     }
 
