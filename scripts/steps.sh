@@ -13,7 +13,11 @@ step() {
     local name=$1 begun=$SECONDS status=0
     shift
     echo "==> $name"
-    "$@" || status=$?
+    # In a subshell and not behind ||, which would turn -e off in the function.
+    set +e
+    (set -e && "$@")
+    status=$?
+    set -e
     if [ "$status" -ne 0 ]; then
         echo "==> $name: FAILED (status $status) after $((SECONDS - begun)) s"
         exit "$status"

@@ -106,6 +106,16 @@ impl Scene {
                 return wrong(name, pixels.to_string(), "1 to 8192 pixels");
             }
         }
+        let encodable = |pixels: &u32| *pixels >= 16 && pixels.is_multiple_of(2);
+        for (name, pixels) in [("--size", self.size), ("--width", self.width)] {
+            if let Some(pixels) = pixels.filter(|pixels| self.out.is_some() && !encodable(pixels)) {
+                return wrong(name, pixels.to_string(), "an even number from 16 on, which encoders need");
+            }
+        }
+        if self.truth.is_some() && (self.truth == self.script || self.truth == self.out) {
+            let problem = "is also the file of --script or --out";
+            return Err(CommandError::unusable("--truth", problem, "choose another name"));
+        }
         if let Some(rate) = self.rate.filter(|rate| !(0.01..=1000.0).contains(rate)) {
             return wrong("--rate", rate.to_string(), "0.01 to 1000 pictures per second");
         }

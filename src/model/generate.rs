@@ -29,7 +29,7 @@ pub fn generate(config: &Path, out: &Path, progress: &mut dyn FnMut(u64, u64)) -
         );
         return Err(ModelError::Settings { file, problems: vec![problem] });
     }
-    refuse_other_weights(&out.join("model.safetensors"))?;
+    refuse_other_weights(out)?;
     std::fs::create_dir_all(out).map_err(at(out))?;
     let write = |name: &str, content: &[u8]| {
         let path = out.join(name);
@@ -60,7 +60,18 @@ pub fn generate(config: &Path, out: &Path, progress: &mut dyn FnMut(u64, u64)) -
 const MARK: &str = "xclip synthetic recipe";
 
 /// Trained weights must not be lost to a mistyped folder.
-fn refuse_other_weights(path: &Path) -> Result<(), ModelError> {
+fn refuse_other_weights(out: &Path) -> Result<(), ModelError> {
+    let refused = |path: &Path| {
+        let problem = "exists and was not generated here: choose another folder".to_string();
+        Err(ModelError::Format { file: path.display().to_string(), problem })
+    };
+    for name in ["model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json"] {
+        let path = out.join(name);
+        if path.exists() {
+            return refused(&path);
+        }
+    }
+    let path = &out.join("model.safetensors");
     let Ok(file) = File::open(path) else { return Ok(()) };
     let mut start = Vec::new();
     let io = |source| ModelError::Io { path: path.to_path_buf(), source };
@@ -68,8 +79,7 @@ fn refuse_other_weights(path: &Path) -> Result<(), ModelError> {
     if start.windows(MARK.len()).any(|part| part == MARK.as_bytes()) {
         return Ok(());
     }
-    let problem = "exists and was not generated here: choose another folder".to_string();
-    Err(ModelError::Format { file: path.display().to_string(), problem })
+    refused(path)
 }
 
 fn write_weights(

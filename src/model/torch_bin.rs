@@ -10,8 +10,9 @@ use super::pickle::{self, Tensor};
 use super::source::Content;
 use super::weights::{Element, Stored};
 
-/// The pickle of the largest published checkpoint has 0.2 MB.
-const PICKLE_LIMIT: usize = 64 << 20;
+/// The pickle of the largest published checkpoint has 0.2 MB. Each of its bytes may become a value of a
+/// hundred.
+const PICKLE_LIMIT: usize = 2 << 20;
 
 /// First bytes of what torch.save wrote before version 1.6.
 const LEGACY: &[u8] = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.";

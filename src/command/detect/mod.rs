@@ -20,6 +20,8 @@ use self::input::Input;
 use self::pipeline::Built;
 use self::report::Report;
 use super::{CommandError, Verdict};
+use crate::detector::DetectorError;
+use crate::model::labels::Labels;
 
 /// Report the events of a video: one JSON line each on stdout
 #[derive(clap::Args, Clone, Debug)]
@@ -79,6 +81,18 @@ impl Detect {
     /// Runs to the end of the input or the first Ctrl-C; files are complete in both cases.
     pub fn run(self) -> Result<Verdict, CommandError> {
         let input = Input::parse(&self.input)?;
+        if let Some(text) = &self.labels
+            && Labels::parse(text).map_err(DetectorError::from)?.labels.is_empty()
+        {
+            return Err(CommandError::unusable("--labels", "is empty", "name at least one action"));
+        }
+        if self.annotate.is_some() && self.annotate == self.events {
+            return Err(CommandError::unusable(
+                "--events",
+                "is the file of --annotate",
+                "choose another name",
+            ));
+        }
         for output in [&self.annotate, &self.events].into_iter().flatten() {
             check_output(output, &input)?;
         }

@@ -49,6 +49,13 @@ impl Eval {
         if let Some(least) = self.at_least.filter(|least| !(0.0..=1.0).contains(least)) {
             return Err(CommandError::unusable("--at-least", format!("is {least}"), "expected 0 to 1"));
         }
+        if !(1.0..=86_400.0).contains(&self.seconds) {
+            let problem = format!("is {}", self.seconds);
+            return Err(CommandError::unusable("--seconds", problem, "expected 1 to 86400 s"));
+        }
+        if self.clips == 0 && self.streams == 0 && self.events.is_none() {
+            return Err(CommandError::unusable("--clips", "is 0", "ask for clips, --streams or --events"));
+        }
         let least = self.at_least.unwrap_or(0.0);
         if let (Some(events), Some(truth)) = (&self.events, &self.truth) {
             let matching = files::compare(events, truth, self.labels.as_deref())?;

@@ -316,7 +316,8 @@ impl XClipDetect {
         let result = match change {
             Change::AtStart => Ok(()),
             Change::Labels => self.apply_labels(&run),
-            Change::Detector => self.apply_detector(&run),
+            // The stall time follows the sample rate.
+            Change::Detector => self.apply_detector(&run).inspect(|()| self.arm_stall()),
             Change::Source => {
                 run.detector.set_source(self.source());
                 Ok(())

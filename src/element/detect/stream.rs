@@ -305,7 +305,13 @@ impl XClipDetect {
             // The same seek through the other pad: a pipeline sends it from every sink.
             return true;
         }
-        gst::Pad::event_default(pad, Some(&*self.obj()), event)
+        let seek = matches!(event.view(), gst::EventView::Seek(_));
+        let taken = gst::Pad::event_default(pad, Some(&*self.obj()), event);
+        if seek && !taken {
+            // Refused: the same one may be tried again.
+            self.state().last_seek = None;
+        }
+        taken
     }
 
     pub(super) fn events_pad_event(&self, pad: &gst::Pad, event: gst::Event) -> bool {
