@@ -247,13 +247,20 @@ fn a_hundred_starts_and_stops_leave_nothing_behind() {
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }
 
-/// gst-launch-1.0 with the plugin as it is installed: the shared library beside this test's folder.
+/// gst-launch-1.0 with the plugin as it is installed: a folder with nothing but the shared library, which
+/// `cargo test` leaves beside this test.
 fn gst_launch(arguments: &str) -> Command {
-    let library = std::env::current_exe().unwrap().parent().unwrap().parent().unwrap().to_owned();
-    assert!(library.join("libgstxclip.so").exists(), "no libgstxclip.so in {}", library.display());
+    static PLUGINS: std::sync::LazyLock<std::path::PathBuf> = std::sync::LazyLock::new(|| {
+        let test = std::env::current_exe().unwrap();
+        let library = test.with_file_name("libgstxclip.so");
+        assert!(library.exists(), "{} is not there", library.display());
+        let folder = tempfile::tempdir().unwrap().keep();
+        std::os::unix::fs::symlink(library, folder.join("libgstxclip.so")).unwrap();
+        folder
+    });
     let mut command = Command::new("gst-launch-1.0");
-    let registry = library.join("element-tests-registry.bin");
-    command.env("GST_PLUGIN_PATH", library).env("GST_REGISTRY", registry).args(arguments.split_whitespace());
+    command.env("GST_PLUGIN_PATH", &*PLUGINS).env("GST_REGISTRY", PLUGINS.join("registry.bin"));
+    command.args(arguments.split_whitespace());
     command
 }
 
