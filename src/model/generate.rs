@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use serde_json::{Map, json};
 
 use super::layout::{self, Expected};
-use super::{Config, Heads, ModelError, clip_bpe, recipe};
+use super::{Config, Heads, ModelError, clip_bpe, recipe, weights};
 
 /// Writes config.json (as given), preprocessor_config.json, model.safetensors (f32) and tokenizer.json to
 /// `out`, which is made if need be; weights that were not generated are not overwritten. One tensor is in memory at a time. `progress` hears bytes written
@@ -65,7 +65,8 @@ fn refuse_other_weights(out: &Path) -> Result<(), ModelError> {
         let problem = "exists and was not generated here: choose another folder".to_string();
         Err(ModelError::Format { file: path.display().to_string(), problem })
     };
-    for name in ["model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json"] {
+    // The first is what this writes itself; the mark below tells.
+    for name in &weights::NAMES[1..] {
         let path = out.join(name);
         if path.exists() {
             return refused(&path);

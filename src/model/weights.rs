@@ -67,7 +67,7 @@ struct Index {
 }
 
 /// Weight files in the order they are looked for. An `.index.json` names the shards.
-const NAMES: [&str; 4] = [
+pub(super) const NAMES: [&str; 4] = [
     "model.safetensors",
     "model.safetensors.index.json",
     "pytorch_model.bin",
