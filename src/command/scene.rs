@@ -106,16 +106,8 @@ impl Scene {
                 return wrong(name, pixels.to_string(), "1 to 8192 pixels");
             }
         }
-        let encodable = |pixels: &u32| *pixels >= 16 && pixels.is_multiple_of(2);
-        for (name, pixels) in [("--size", self.size), ("--width", self.width)] {
-            if let Some(pixels) = pixels.filter(|pixels| self.out.is_some() && !encodable(pixels)) {
-                return wrong(name, pixels.to_string(), "an even number from 16 on, which encoders need");
-            }
-        }
-        if self.truth.is_some() && (self.truth == self.script || self.truth == self.out) {
-            let problem = "is also the file of --script or --out";
-            return Err(CommandError::unusable("--truth", problem, "choose another name"));
-        }
+        #[cfg(feature = "gst")]
+        self.check_video()?;
         if let Some(rate) = self.rate.filter(|rate| !(0.01..=1000.0).contains(rate)) {
             return wrong("--rate", rate.to_string(), "0.01 to 1000 pictures per second");
         }
@@ -141,6 +133,22 @@ impl Scene {
     fn script(&self) -> Result<Option<Script>, CommandError> {
         let Some(path) = &self.script else { return Ok(None) };
         Ok(Some(parse(path, &read_script(path, self.seed)?)?))
+    }
+
+    #[cfg(feature = "gst")]
+    fn check_video(&self) -> Result<(), CommandError> {
+        let encodable = |pixels: &u32| *pixels >= 16 && pixels.is_multiple_of(2);
+        for (name, pixels) in [("--size", self.size), ("--width", self.width)] {
+            if let Some(pixels) = pixels.filter(|pixels| self.out.is_some() && !encodable(pixels)) {
+                let expected = "expected an even number from 16 on, which encoders need";
+                return Err(CommandError::unusable(name, format!("is {pixels}"), expected));
+            }
+        }
+        if self.truth.is_some() && (self.truth == self.script || self.truth == self.out) {
+            let problem = "is also the file of --script or --out";
+            return Err(CommandError::unusable("--truth", problem, "choose another name"));
+        }
+        Ok(())
     }
 
     #[cfg(feature = "gst")]
