@@ -193,11 +193,10 @@ fn milliseconds(time: Duration) -> f64 {
 
 fn print(report: &Report, out: &mut dyn Write) -> anyhow::Result<()> {
     let Report { model, frames, windows, rounds, prompts, tokens, .. } = report;
-    writeln!(
-        out,
-        "{model}: {frames} frames, {prompts} labels of {tokens} tokens, {windows} windows in one call, \
-         {rounds} rounds; times are per window"
-    )?;
+    writeln!(out, "{model}: {frames} frames, {prompts} labels of {tokens} tokens, {rounds} rounds")?;
+    if *windows > 1 {
+        writeln!(out, "{windows} windows in one call; times are per window")?;
+    }
     for run in &report.runs {
         writeln!(out, "\n{}: {}", run.precision, run.backend)?;
         let memory = run.memory.map_or(String::new(), |memory| {
