@@ -380,7 +380,7 @@ impl XClipDetect {
         if run.mode != Mode::Sync || !run.live {
             return;
         }
-        let measured = run.detector.stats().inference_p95;
+        let measured = run.detector.stats().delay_p95;
         let Ok(measured) = gst::ClockTime::try_from(measured) else { return };
         let grown = {
             let mut state = self.state();

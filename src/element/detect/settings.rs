@@ -434,8 +434,8 @@ pub static PROPERTIES: LazyLock<Vec<glib::ParamSpec>> = LazyLock::new(|| {
             .nick("Competition").blurb("What a label is measured against")
             .mutable_playing().build(),
         gst::ParamSpecFraction::builder("sample-rate")
-            .nick("Sample rate").blurb("Frames taken per second of stream time; 0/1 is the checkpoint's (demo: 4/1)")
-            .minimum(gst::Fraction::new(0, 1)).maximum(gst::Fraction::new(1000, 1))
+            .nick("Sample rate").blurb("Frames taken per second of stream time, 1/60 to 120/1; 0/1 is the checkpoint's (demo: 4/1)")
+            .minimum(gst::Fraction::new(0, 1)).maximum(gst::Fraction::new(120, 1))
             .default_value(defaults.sample_rate).mutable_playing().build(),
         glib::ParamSpecUInt::builder("hop")
             .nick("Hop").blurb("Sampled frames from one window to the next")
