@@ -191,8 +191,8 @@ impl Lines {
                 queue.items.push_back(Item::Gap { start, end: pts });
             }
             queue.gap_end = Some(pts);
-            self.changed.notify_all();
         }
+        self.changed.notify_all();
     }
 
     /// Queues a line at the video's position. `lossless`: beyond the capacity too (the streaming thread

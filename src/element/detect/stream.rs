@@ -147,17 +147,21 @@ impl XClipDetect {
         let run = run.as_ref();
         match event.view() {
             gst::EventView::FlushStart(_) => {
-                // First: ends that the flush causes are for after it, or a queue downstream drops them.
+                // What follows ends events: that is told after the flush, or queues downstream drop it.
                 self.lines.flush_start();
                 if let Some(run) = run {
                     run.outlet.flush_start();
-                    run.detector.interrupt(true);
-                    run.detector.flush(Reason::Flush);
                 }
                 if let Some(events) = self.events_pad() {
                     events.push_event(event.clone());
                 }
-                return self.srcpad.push_event(event);
+                // Before a waiting buffer wakes: it has nowhere to go any more.
+                let taken = self.srcpad.push_event(event);
+                if let Some(run) = run {
+                    run.detector.interrupt(true);
+                    run.detector.flush(Reason::Flush);
+                }
+                return taken;
             }
             gst::EventView::FlushStop(_) => {
                 // The stream lock is held: whatever frame was on its way has arrived, and goes too.
