@@ -62,6 +62,7 @@ use gst::glib;
 use gst::prelude::*;
 use gstreamer as gst;
 
+mod choices;
 mod events_pad;
 mod imp;
 mod lines;
@@ -73,7 +74,7 @@ mod stall;
 mod stream;
 mod time;
 
-pub use settings::{Competition, Heads, Resize, Sync};
+pub use choices::{Competition, Heads, Resize, Sync};
 
 static CAT: LazyLock<gst::DebugCategory> = LazyLock::new(|| {
     gst::DebugCategory::new("xclipdetect", gst::DebugColorFlags::empty(), Some("Zero-shot action events"))

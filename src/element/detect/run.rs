@@ -12,9 +12,10 @@ use gstreamer as gst;
 use gstreamer_video as gst_video;
 
 use super::CAT;
+use super::choices::Sync;
 use super::imp::XClipDetect;
 use super::outlet::Outlet;
-use super::settings::{Change, Settings, SettingsError, Sync};
+use super::settings::{Change, Settings, SettingsError};
 use crate::detector::{self, Detector, DetectorError, Mode};
 use crate::element::meta;
 use crate::engine::{self, Engine, EngineError};
