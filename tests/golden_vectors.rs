@@ -23,7 +23,7 @@ fn synthetic(name: &str, isa: Isa, threads: usize) -> (Config, CpuBackend) {
         std: [0.229, 0.224, 0.225],
     };
     let mut source = |name: &str, shape: &[usize]| Ok(recipe::tensor(name, shape));
-    let backend = CpuBackend::from_source(&config, &rule, isa, threads, &mut source).unwrap();
+    let backend = CpuBackend::from_source(&config, &rule, isa, threads, Precision::F32, &mut source).unwrap();
     (config, backend)
 }
 

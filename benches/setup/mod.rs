@@ -1,6 +1,7 @@
 //! One loaded configuration with its test pictures; weights are synthetic, nothing is read from disk.
 #![allow(dead_code)] // each bench uses a part
 
+use gstxclip::backend::Precision;
 use gstxclip::backend::cpu::CpuBackend;
 use gstxclip::command::bench;
 use gstxclip::model::{Config, recipe};
@@ -22,7 +23,8 @@ impl Setup {
             .chunks_exact(size * size * 3)
             .map(|rgb| Reduced { size: size as u32, rgb: rgb.to_vec() })
             .collect();
-        let backend = bench::synthetic(&config, 0).expect("the recipe gives every tensor its shape");
+        let backend =
+            bench::synthetic(&config, 0, Precision::F32).expect("the recipe gives every tensor its shape");
         Self { name, config, backend, frames }
     }
 

@@ -115,7 +115,7 @@ pub fn measure(options: &Options) -> anyhow::Result<Report> {
     let start = Instant::now();
     let (config, mut backend): (Config, Box<dyn Backend>) = match published(&options.model) {
         Some(config) => {
-            let backend = synthetic(&config, options.threads)?;
+            let backend = synthetic(&config, options.threads, options.precision)?;
             (config, Box::new(backend))
         }
         None => {
@@ -191,7 +191,11 @@ pub fn measure(options: &Options) -> anyhow::Result<Report> {
 }
 
 /// A backend with synthetic weights of the portable recipe; nothing is read from disk.
-pub fn synthetic(config: &Config, threads: usize) -> Result<CpuBackend, backend::BackendError> {
+pub fn synthetic(
+    config: &Config,
+    threads: usize,
+    precision: Precision,
+) -> Result<CpuBackend, backend::BackendError> {
     let size = config.image_size as u32;
     let rule = Rule {
         size,
@@ -200,7 +204,7 @@ pub fn synthetic(config: &Config, threads: usize) -> Result<CpuBackend, backend:
         std: [0.229, 0.224, 0.225],
     };
     let mut source = |name: &str, shape: &[usize]| Ok(recipe::tensor(name, shape));
-    CpuBackend::from_source(config, &rule, Isa::best(), threads, &mut source)
+    CpuBackend::from_source(config, &rule, Isa::best(), threads, precision, &mut source)
 }
 
 /// Published configurations by name, as on the Hugging Face hub without `microsoft/xclip-`.

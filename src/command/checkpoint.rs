@@ -19,7 +19,7 @@ pub struct Verify {
     /// Where to compute: auto, cpu
     #[arg(long, default_value = "auto")]
     pub device: Device,
-    /// auto, f32
+    /// auto, f32, int8
     #[arg(long, default_value = "auto")]
     pub precision: Precision,
     /// Head counts as the Hugging Face configuration says, or as the original large models have them
@@ -47,7 +47,7 @@ pub struct Bench {
     /// Where to compute: auto, cpu
     #[arg(long, default_value = "auto")]
     pub device: Device,
-    /// auto, f32
+    /// auto, f32, int8
     #[arg(long, default_value = "auto")]
     pub precision: Precision,
     /// Threads; 0 is one per core
