@@ -17,7 +17,7 @@ fn load(config: &Config, threads: usize) -> CpuBackend {
     let geometry = Geometry::ShortestEdge { short: size };
     let rule = Rule { size, geometry, mean: [0.5; 3], std: [0.5; 3] };
     let mut source = |name: &str, shape: &[usize]| Ok(recipe::tensor(name, shape));
-    CpuBackend::from_source(config, &rule, Isa::best(), threads, &mut source).unwrap()
+    CpuBackend::from_source(config, &rule, Isa::best(), threads, Precision::F32, &mut source).unwrap()
 }
 
 fn frames(config: &Config, n: usize) -> Vec<Reduced> {
@@ -173,17 +173,21 @@ fn weights_of_the_wrong_size_are_refused_by_name() {
         }
         Ok(values)
     };
-    let error =
-        CpuBackend::from_source(&config, &rule, Isa::best(), 1, &mut source).err().unwrap().to_string();
+    let error = CpuBackend::from_source(&config, &rule, Isa::best(), 1, Precision::F32, &mut source)
+        .err()
+        .unwrap()
+        .to_string();
     assert_eq!(error, "tensor `visual_projection.weight`: expected shape [32, 64], got 2047 values");
 }
 
 #[test]
 fn devices_and_precisions_that_do_not_exist_list_what_does() {
     assert_eq!("auto".parse::<Device>().unwrap(), Device::Auto);
-    assert_eq!("f32".parse::<Precision>().unwrap(), Precision::F32);
+    for precision in [Precision::Auto, Precision::F32, Precision::Int8] {
+        assert_eq!(precision.to_string().parse::<Precision>().unwrap(), precision);
+    }
     let error = "cuda".parse::<Device>().unwrap_err().to_string();
     assert_eq!(error, "device `cuda` does not exist here; available: auto, cpu");
-    let error = "int8".parse::<Precision>().unwrap_err().to_string();
-    assert_eq!(error, "precision `int8` does not exist here; available: auto, f32");
+    let error = "fp16".parse::<Precision>().unwrap_err().to_string();
+    assert_eq!(error, "precision `fp16` does not exist here; available: auto, f32, int8");
 }

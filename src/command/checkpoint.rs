@@ -19,7 +19,7 @@ pub struct Verify {
     /// Where to compute: auto, cpu
     #[arg(long, default_value = "auto")]
     pub device: Device,
-    /// auto, f32
+    /// auto, f32, int8
     #[arg(long, default_value = "auto")]
     pub precision: Precision,
     /// Head counts as the Hugging Face configuration says, or as the original large models have them
@@ -50,7 +50,7 @@ pub struct Bench {
     /// Where to compute: auto, cpu
     #[arg(long, default_value = "auto")]
     pub device: Device,
-    /// auto, f32; several with commas between, or given several times
+    /// auto, f32, int8; several with commas between, or given several times
     #[arg(long, default_value = "auto", value_delimiter = ',')]
     pub precision: Vec<Precision>,
     /// Threads; 0 is one per core

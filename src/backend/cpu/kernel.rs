@@ -54,9 +54,13 @@ impl Kernels {
                 Kernels { cols: portable::NR, by_rows: &portable::KERNELS, roof: portable::ROOF }
             }
             #[cfg(target_arch = "x86_64")]
-            Level::Avx2 => Kernels { cols: avx2::NR, by_rows: &avx2::KERNELS, roof: avx2::ROOF },
+            Level::Avx2 | Level::AvxVnni => {
+                Kernels { cols: avx2::NR, by_rows: &avx2::KERNELS, roof: avx2::ROOF }
+            }
             #[cfg(target_arch = "x86_64")]
-            Level::Avx512 => Kernels { cols: avx512::NR, by_rows: &avx512::KERNELS, roof: avx512::ROOF },
+            Level::Avx512 | Level::Avx512Vnni => {
+                Kernels { cols: avx512::NR, by_rows: &avx512::KERNELS, roof: avx512::ROOF }
+            }
         }
     }
 

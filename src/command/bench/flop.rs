@@ -14,12 +14,19 @@ impl Flop<'_> {
         2.0 * rows as f64 * (4.0 * width * width + 2.0 * width * mlp + 2.0 * keys as f64 * width)
     }
 
-    /// One frame's patch embedding and block 0.
+    /// Block 1's queries, keys and values of one frame's own rows.
+    fn projected(&self) -> f64 {
+        let Config { vision, .. } = self.config;
+        let ahead = if vision.layers > 1 { 6 } else { 0 };
+        (ahead * (self.config.patches() + 1) * vision.width * vision.width) as f64
+    }
+
+    /// One frame's patch embedding, block 0, and what it projects for block 1.
     pub fn prepare(&self) -> f64 {
         let Config { vision, patch_size, .. } = self.config;
         let patches = self.config.patches();
         let embedding = 2 * patches * 3 * patch_size * patch_size * vision.width;
-        embedding as f64 + Self::block(vision, patches + 1, patches + 2)
+        embedding as f64 + Self::block(vision, patches + 1, patches + 2) + self.projected()
     }
 
     /// One window's other blocks, projections and MIT.
@@ -31,7 +38,7 @@ impl Flop<'_> {
         let message = 2.0 * width * (5.0 * width + 2.0 * frames as f64 + 2.0 * width);
         let layer = frames as f64 * (message + Self::block(vision, patches + 1, patches + 2));
         let projections = 2.0 * ((frames + patches) * vision.width * projection) as f64;
-        (vision.layers - 1) as f64 * layer
+        (vision.layers - 1) as f64 * layer - frames as f64 * self.projected()
             + projections
             + mit.layers as f64 * Self::block(mit, frames, frames)
     }

@@ -133,6 +133,10 @@ pub fn measure(options: &Options) -> anyhow::Result<Report> {
 
 fn measure_one(options: &Options, precision: Precision, subject: &mut Subject) -> anyhow::Result<Run> {
     let roof = Roof::measure(options.threads);
+    let (registers, product) = match subject.backend.precision() {
+        Precision::Int8 => (roof.dot, roof.gemm_int8),
+        Precision::F32 | Precision::Auto => (roof.fma, roof.gemm),
+    };
     let mut rounds = Vec::with_capacity(options.rounds);
     for round in 0..options.rounds + 2 {
         let (times, _) = subject.round()?;
@@ -145,7 +149,7 @@ fn measure_one(options: &Options, precision: Precision, subject: &mut Subject) -
     let (one, encode, compare) = (flop.prepare(), flop.encode(), flop.compare(options.prompts));
     let prepare = one * frames as f64;
     let row = |stage: &str, flop: f64, share: u32, time: fn(&Round) -> Duration| {
-        row(stage, rounds.iter().map(|round| time(round) / share).collect(), flop, roof.gemm)
+        row(stage, rounds.iter().map(|round| time(round) / share).collect(), flop, product)
     };
     let stages = vec![
         row("prepare, one frame", one, windows, |r| r.prepare_one),
@@ -166,8 +170,8 @@ fn measure_one(options: &Options, precision: Precision, subject: &mut Subject) -
         load_ms: milliseconds(subject.load),
         memory: subject.memory,
         parameters_mb: subject.parameter_bytes() as f64 / 1e6,
-        peak_registers_gflop_per_s: roof.fma,
-        peak_product_gflop_per_s: roof.gemm,
+        peak_registers_gflop_per_s: registers,
+        peak_product_gflop_per_s: product,
         stages,
     })
 }

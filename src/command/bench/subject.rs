@@ -129,9 +129,8 @@ pub fn synthetic(
         mean: [0.485, 0.456, 0.406],
         std: [0.229, 0.224, 0.225],
     };
-    let (Precision::Auto | Precision::F32) = precision;
     let mut source = |name: &str, shape: &[usize]| Ok::<_, ModelError>(recipe::tensor(name, shape));
-    CpuBackend::from_source(config, &rule, isa, threads, &mut source)
+    CpuBackend::from_source(config, &rule, isa, threads, precision, &mut source)
 }
 
 /// `n` prompts of `tokens` ids, start and end token included, all different.

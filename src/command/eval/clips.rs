@@ -44,7 +44,7 @@ pub struct Judge {
 
 /// Prints both worlds' figures; returns top-1 on plain backgrounds.
 pub fn measure(arguments: &Eval) -> Result<f64, CommandError> {
-    let mut judge = Judge::new(&arguments.model, arguments.threads)?;
+    let mut judge = Judge::new(&arguments.model, arguments.precision, arguments.threads)?;
     say!("{}", judge.describe());
     let mut plain = None;
     for (world, hardness) in [("plain backgrounds", 0.0), ("busy backgrounds", 1.0)] {
@@ -57,9 +57,9 @@ pub fn measure(arguments: &Eval) -> Result<f64, CommandError> {
 
 impl Judge {
     /// Prompts in this order: the actions' labels, their held-out phrasings, the background.
-    pub fn new(name: &str, threads: usize) -> Result<Self, CommandError> {
+    pub fn new(name: &str, precision: Precision, threads: usize) -> Result<Self, CommandError> {
         let model = Model::open(name, Heads::Hf)?;
-        let mut backend = backend::open(&model, Device::Auto, Precision::Auto, threads)?;
+        let mut backend = backend::open(&model, Device::Auto, precision, threads)?;
         let labels = Action::ALL.map(Action::label);
         let held_out = Action::ALL.map(|action| action.held_out_phrasings()[0]);
         let background = model.extra.background.iter().map(String::as_str);

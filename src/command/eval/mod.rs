@@ -7,6 +7,7 @@ mod streams;
 use std::path::PathBuf;
 
 use super::{CommandError, Verdict};
+use crate::backend::Precision;
 
 /// Measure a checkpoint on drawn clips, on scripted streams, or compare an events file with its truth
 #[derive(clap::Args, Clone, Debug)]
@@ -26,6 +27,9 @@ pub struct Eval {
     /// First seed of the clips; training used seeds below 3,000,000,000
     #[arg(long, default_value_t = clips::SEED)]
     pub seed: u64,
+    /// auto, f32, int8
+    #[arg(long, default_value = "auto")]
+    pub precision: Precision,
     /// Worker threads; 0 is all cores
     #[arg(long, default_value_t = 0)]
     pub threads: usize,

@@ -6,7 +6,7 @@ use std::time::Duration;
 use indicatif::ProgressBar;
 
 use super::Eval;
-use crate::backend::{Device, Precision};
+use crate::backend::Device;
 use crate::command::matching::{Matching, Reported, Span};
 use crate::command::table::{Align, Table};
 use crate::command::{CommandError, say};
@@ -48,7 +48,7 @@ pub fn measure(arguments: &Eval) -> Result<(f64, f64), CommandError> {
     let spec = Spec {
         model: arguments.model.clone(),
         device: Device::Auto,
-        precision: Precision::Auto,
+        precision: arguments.precision,
         threads: arguments.threads,
         heads: Heads::Hf,
     };
