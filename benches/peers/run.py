@@ -56,7 +56,7 @@ def main():
         if "load" in parts:
             print(f"{model}: load and memory", flush=True)
             save(f"load-{model}", {"results": turns.load(
-                asked.xclipd, folder, asked.threads, precisions, 1 if asked.quick else 5)})
+                asked.xclipd, folder, asked.threads, precisions + ["auto"], 1 if asked.quick else 5)})
         if "pipeline" in parts:
             print(f"{model}: a file in 1080p", flush=True)
             windows = 3 if asked.quick else 16
