@@ -10,7 +10,7 @@ use super::activation::exp;
 use super::buffer::{Buffer, LINE, first};
 use super::gemm::Cpu;
 use super::isa::per_isa;
-use super::kernel::{Kernels, Tile};
+use super::kernel::{Kernels, MAX_COLS, Tile};
 use super::lhs::{Lhs, Writer};
 use super::linear::Linear;
 
@@ -138,30 +138,15 @@ fn attend_chunks<const FMA: bool, const C: usize>(
     let value_panels = width.div_ceil(cols);
     let packed_keys = scratch.keys.fit(key_panels * width * cols);
     let packed_values = scratch.values.fit(value_panels * keys * cols);
-    for j in (0..key_panels * cols).step_by(C) {
-        let panel = &mut packed_keys[j / cols * width * cols + j % cols..];
-        let mut rows: [&[f32]; C] = [&[]; C];
-        for (i, row) in rows.iter_mut().enumerate().take(keys.saturating_sub(j)) {
-            *row = key(j + i);
+    for p in 0..key_panels {
+        let mut rows: [&[f32]; MAX_COLS] = [&[]; MAX_COLS];
+        for (i, row) in rows.iter_mut().enumerate().take(cols.min(keys - p * cols)) {
+            *row = key(p * cols + i);
         }
-        for c in (0..width).step_by(C) {
-            let mut block = [[0f32; C]; C];
-            for (to, row) in block.iter_mut().zip(rows) {
-                if row.is_empty() {
-                    continue;
-                }
-                match row[c..].first_chunk::<C>() {
-                    Some(whole) => *to = *whole,
-                    None => to[..width - c].copy_from_slice(&row[c..]),
-                }
-            }
-            for i in 0..C.min(width - c) {
-                let to = &mut panel[(c + i) * cols..][..C];
-                for (to, row) in to.iter_mut().zip(&block) {
-                    *to = row[i];
-                }
-            }
-        }
+        let panel = &mut packed_keys[p * width * cols..][..width * cols];
+        // SAFETY: NR rows of `width` values or none, and a panel of their size; the function is of a
+        // detected instruction set.
+        unsafe { (kernels.transpose)(&rows[..cols], width, panel.as_mut_ptr()) }
     }
     for j in 0..keys {
         let value = value(j);
@@ -295,6 +280,11 @@ mod tests {
         same
     }
 
+    fn rows(values: &[f32], first: usize, stride: usize) -> Rows<'_> {
+        Rows { values: &values[first * stride..], stride }
+    }
+
+    #[allow(clippy::too_many_arguments)]
     fn check(
         isa: Isa,
         lengths: &[(usize, usize)],
@@ -320,9 +310,8 @@ mod tests {
         let mut items = Vec::new();
         let (mut q0, mut k0) = (0, 0);
         for &(queries, keys) in lengths {
-            let rows = |values, first: usize| Rows { values: &values[first * d..], stride: d };
             let extra = extra.then_some((&ek[..], &ev[..]));
-            let (q, k, v) = (rows(&q[..], q0), rows(&k, k0), rows(&v, k0));
+            let (q, k, v) = (rows(&q, q0, d), rows(&k, k0, d), rows(&v, k0, d));
             items.push((k0, Item { q, k, v, queries, keys, extra, first: q0 }));
             (q0, k0) = (q0 + queries, k0 + keys);
         }

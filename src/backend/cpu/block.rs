@@ -16,6 +16,9 @@ pub struct Scratch {
     pub lhs: Lhs,
     pub hidden: Lhs,
     pub qkv: Buffer,
+    /// Keys' side and queries of prompting.
+    pub seen: Lhs,
+    pub queries: Buffer,
 }
 
 pub struct Block {

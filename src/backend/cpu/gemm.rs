@@ -83,7 +83,7 @@ pub fn gemm(cpu: &Cpu, lhs: &Lhs, rhs: &Linear, activation: Activation, out: Out
 
 /// As [`gemm`]; columns before `first` may be left as they are.
 pub fn gemm_from(cpu: &Cpu, lhs: &Lhs, rhs: &Linear, first: usize, activation: Activation, out: Out<'_>) {
-    assert!(lhs.k == rhs.ins && lhs.format == rhs.format());
+    assert!(lhs.k == rhs.ins && lhs.format == rhs.format);
     let size = lhs.rows * rhs.outs;
     let mut next = None;
     let target = match out {
@@ -168,41 +168,50 @@ fn multiply_i8<const FMA: bool>(product: &Product<'_>, bytes: &Bytes, panel: usi
         ahead.step();
         let first_row = index * lhs.tile;
         let height = lhs.tile.min(lhs.rows - first_row);
-        let rows = &lhs.bytes[first_row * padded..][..height * padded];
         let kernel = product.dots.for_rows(height);
-        // SAFETY: `rows` has the lines of `height` rows and `packed` all quads of the panel; `sums` holds
-        // the largest R·NR; the kernels are those of a detected instruction set.
-        unsafe { kernel(size / cols / 4, rows.as_ptr(), packed.as_ptr(), sums.0.as_mut_ptr()) }
         let tile = &mut tile.0[..height * cols];
-        let scales = &lhs.scales[first_row..][..height];
-        if cols >= LINE {
-            to_f32::<LINE>(&sums.0, scales, column_scales, column_sums, tile);
-        } else {
-            to_f32::<8>(&sums.0, scales, column_scales, column_sums, tile);
+        for fine in [false, true] {
+            if fine && lhs.format != Format::Int8Fine {
+                break;
+            }
+            let bytes = if fine { &lhs.fine } else { &lhs.bytes };
+            let rows = &bytes[first_row * padded..][..height * padded];
+            // SAFETY: `rows` has the lines of `height` rows and `packed` all quads of the panel; `sums`
+            // holds the largest R·NR; the kernels are those of a detected instruction set.
+            unsafe { kernel(size / cols / 4, rows.as_ptr(), packed.as_ptr(), sums.0.as_mut_ptr()) }
+            let scales = &lhs.scales[first_row..][..height];
+            if cols >= LINE {
+                to_f32::<LINE>(&sums.0, scales, fine, column_scales, column_sums, tile);
+            } else {
+                to_f32::<8>(&sums.0, scales, fine, column_scales, column_sums, tile);
+            }
         }
         finish::<FMA>(product, tile, first_row, panel * cols);
     }
 }
 
-/// Sums of bytes → (sum − zero · column sum) · row scale · column scale, C columns at a time; C divides NR.
+/// Sums of bytes → (sum − zero · column sum) · row scale · column scale, C columns at a time; C divides
+/// NR. Those of fine bytes are added.
 #[inline(always)]
 fn to_f32<const C: usize>(
     sums: &[i32],
     rows: &[RowScale],
+    fine: bool,
     scales: &[f32],
     column_sums: &[i32],
     tile: &mut [f32],
 ) {
     let cols = scales.len();
     for (r, row) in rows.iter().enumerate() {
+        let row = if fine { row.of_fine() } else { *row };
         for c in (0..cols).step_by(C) {
             // Arrays by value: the compiler keeps them in vector registers.
             let sums = *first::<C, _>(&sums[r * cols + c..]);
             let (scales, column_sums) = (*first::<C, _>(&scales[c..]), *first::<C, _>(&column_sums[c..]));
-            let mut values = [0f32; C];
+            let mut values = if fine { *first::<C, _>(&tile[r * cols + c..]) } else { [0f32; C] };
             for i in 0..C {
                 let exact = sums[i].wrapping_sub(row.zero.wrapping_mul(column_sums[i]));
-                values[i] = exact as f32 * (row.scale * scales[i]);
+                values[i] += exact as f32 * (row.scale * scales[i]);
             }
             tile[r * cols + c..][..C].copy_from_slice(&values);
         }

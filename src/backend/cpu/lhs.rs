@@ -17,6 +17,8 @@ pub struct Lhs {
     /// The product's values, or rows on their way to bytes.
     pub(super) values: Buffer,
     pub(super) bytes: Buffer<u8>,
+    /// The second bytes, if the product takes them.
+    pub(super) fine: Buffer<u8>,
     pub(super) scales: Vec<RowScale>,
     pub(super) format: Format,
     pub rows: usize,
@@ -52,6 +54,7 @@ pub(super) struct Writer<'a> {
 #[derive(Clone, Copy)]
 pub(super) struct ByteWriter<'a> {
     bytes: Shared<'a, u8>,
+    fine: Option<Shared<'a, u8>>,
     scales: Shared<'a, RowScale>,
     tiling: Tiling,
 }
@@ -63,10 +66,10 @@ thread_local! {
 
 impl Lhs {
     fn shape(&mut self, cpu: &Cpu, rows: usize, for_product: &Linear) {
-        self.format = for_product.format();
+        self.format = for_product.format;
         let most = match self.format {
             Format::F32 => cpu.kernels.rows(),
-            Format::Int8 => cpu.dots.rows(),
+            Format::Int8 | Format::Int8Fine => cpu.dots.rows(),
         };
         // Even tiles: 50 rows are 5 × 10, not 4 × 12 + 2.
         self.tile = rows.div_ceil(rows.div_ceil(most).max(1)).max(1);
@@ -78,7 +81,7 @@ impl Lhs {
         self.shape(cpu, rows, for_product);
         match self.format {
             Format::F32 => RowWriter::F32(self.lines(self.tile)),
-            Format::Int8 => RowWriter::Int8(self.byte_lines()),
+            Format::Int8 | Format::Int8Fine => RowWriter::Int8(self.byte_lines()),
         }
     }
 
@@ -116,8 +119,11 @@ impl Lhs {
         if self.scales.len() < self.rows {
             self.scales.resize(self.rows, RowScale::default());
         }
+        let size = self.rows * lines * LINE_BYTES;
+        let fine = self.format == Format::Int8Fine;
         ByteWriter {
-            bytes: Shared::new(self.bytes.fit(self.rows * lines * LINE_BYTES)),
+            bytes: Shared::new(self.bytes.fit(size)),
+            fine: fine.then(|| Shared::new(self.fine.fit(size))),
             scales: Shared::new(&mut self.scales),
             tiling: Tiling { rows: self.rows, lines, tile: self.tile },
         }
@@ -199,7 +205,8 @@ impl ByteWriter<'_> {
         let (start, step) = self.tiling.row(row);
         // SAFETY: the caller holds that the row is ours.
         let scale = unsafe { &mut self.scales.part(row, 1)[0] };
-        quantise(cpu.isa, values, &self.bytes, start * LINE_BYTES, step * LINE_BYTES, scale);
+        let (start, step) = (start * LINE_BYTES, step * LINE_BYTES);
+        quantise(cpu.isa, values, &self.bytes, self.fine.as_ref(), start, step, scale);
     }
 
     /// As [`ByteWriter::put`], of the `width` values that `make` writes.
@@ -214,7 +221,8 @@ impl ByteWriter<'_> {
         });
     }
 
-    /// Writes bytes of `row` from column `col` on as they are, with what they mean.
+    /// Writes bytes of `row` from column `col` on as they are, with what they mean; for a product that
+    /// takes no second bytes.
     ///
     /// # Safety
     /// No other task writes this row.

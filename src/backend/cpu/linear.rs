@@ -12,9 +12,13 @@ pub enum Format {
     F32,
     /// Bytes: weights with a scale per output channel, activations with a scale per row.
     Int8,
+    /// As Int8, activations with a second byte for what the first one rounds off: twice the operations,
+    /// and only the weights' rounding is left. For products that are few and far-reaching.
+    Int8Fine,
 }
 
 pub struct Linear {
+    pub(super) format: Format,
     pub(super) panels: Panels,
     pub(super) bias: Vec<f32>,
     pub ins: usize,
@@ -44,12 +48,12 @@ impl Linear {
     pub fn new(cpu: &Cpu, ins: usize, outs: usize, format: Format) -> Self {
         let cols = match format {
             Format::F32 => cpu.kernels.cols,
-            Format::Int8 => cpu.dots.cols,
+            Format::Int8 | Format::Int8Fine => cpu.dots.cols,
         };
         let padded = outs.div_ceil(cols) * cols;
         let panels = match format {
             Format::F32 => Panels::F32(Buffer::zeroed(padded * ins)),
-            Format::Int8 => {
+            Format::Int8 | Format::Int8Fine => {
                 assert!(ins <= MAX_K, "a row of {ins} overflows 32-bit sums");
                 Panels::Int8(Bytes {
                     panels: Buffer::zeroed(padded * ins.next_multiple_of(4)),
@@ -58,14 +62,7 @@ impl Linear {
                 })
             }
         };
-        Self { panels, bias: vec![0.0; padded], ins, outs, cols }
-    }
-
-    pub fn format(&self) -> Format {
-        match self.panels {
-            Panels::F32(_) => Format::F32,
-            Panels::Int8(_) => Format::Int8,
-        }
+        Self { format, panels, bias: vec![0.0; padded], ins, outs, cols }
     }
 
     /// Packs `scale` × weights [n, ins] (row-major, the checkpoint's layout) as outputs `first..first+n`.

@@ -26,6 +26,7 @@ mod prompts;
 mod quantise;
 mod roof;
 mod text;
+mod transpose;
 mod vision;
 
 use std::sync::Arc;
@@ -69,6 +70,8 @@ struct Weights {
     scale: f32,
 }
 
+/// What every window uses again: a steady stream of them allocates only what leaves the backend
+/// (prepared frames, features).
 #[derive(Default)]
 struct Memory {
     scratch: Scratch,
@@ -117,6 +120,9 @@ impl CpuBackend {
         let scale = loader.tensor("logit_scale", &[])?[0].exp();
         let vision = vision::Vision::load(loader, config, rule)?;
         let post_norm = loader.norm("vision_model.post_layernorm", width)?;
+        if format == Format::Int8 {
+            loader.format = Format::Int8Fine;
+        }
         let text = text::Text::load(loader, config)?;
         loader.format = Format::F32;
         let projection = loader.linear("visual_projection", joint, width, false)?;
@@ -280,7 +286,7 @@ impl Backend for CpuBackend {
     fn precision(&self) -> Precision {
         match self.format {
             Format::F32 => Precision::F32,
-            Format::Int8 => Precision::Int8,
+            Format::Int8 | Format::Int8Fine => Precision::Int8,
         }
     }
 

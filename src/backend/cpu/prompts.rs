@@ -3,10 +3,8 @@
 
 use super::attention::{Attention, Item, Rows};
 use super::block::Scratch;
-use super::buffer::Buffer;
 use super::gemm::{Activation, Cpu, Out, gemm};
 use super::layer_norm::LayerNorm;
-use super::lhs::Lhs;
 use super::linear::Linear;
 use super::load::Loader;
 use crate::backend::{BackendError, Trace, emit};
@@ -65,15 +63,13 @@ impl Prompts {
     ) -> Vec<f32> {
         let width = self.alpha.len();
         let (prompts, keys) = (text.len() / width, patches.len() / width);
-        let Scratch { lhs, hidden, qkv } = scratch;
-        let mut seen = Lhs::default();
-        let mut queries = Buffer::default();
+        let Scratch { lhs, hidden, qkv, seen, queries } = scratch;
         let mut x = text.to_vec();
         for (i, layer) in self.layers.iter().enumerate() {
             if i == 0 {
-                self.norm.to_lhs(cpu, patches, width, keys, &mut seen, &layer.key_value);
+                self.norm.to_lhs(cpu, patches, width, keys, seen, &layer.key_value);
             }
-            gemm(cpu, &seen, &layer.key_value, Activation::None, Out::Rows(qkv.fit(keys * 2 * width)));
+            gemm(cpu, seen, &layer.key_value, Activation::None, Out::Rows(qkv.fit(keys * 2 * width)));
             layer.norm1.to_lhs(cpu, &x, width, prompts, lhs, &layer.query);
             gemm(cpu, lhs, &layer.query, Activation::None, Out::Rows(queries.fit(prompts * width)));
             let item = |i: usize| {

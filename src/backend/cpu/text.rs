@@ -64,7 +64,7 @@ impl Text {
         let tokens = loader.tensor(&format!("{embeddings}.token_embedding.weight"), &[vocab, width])?;
         let tokens = match loader.format {
             Format::F32 => Tokens::F32(tokens),
-            Format::Int8 => {
+            Format::Int8 | Format::Int8Fine => {
                 let mut halves = vec![f16::ZERO; tokens.len()];
                 halves.convert_from_f32_slice(&tokens);
                 Tokens::F16(halves)

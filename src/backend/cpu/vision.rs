@@ -181,13 +181,21 @@ impl Messages {
         width: usize,
         heads: usize,
     ) -> Result<Self, BackendError> {
-        Ok(Self {
+        // A few rows that reach every frame, from the residual stream as it is, outliers included: second
+        // bytes cost nothing where the weights' way from memory takes the time.
+        let format = loader.format;
+        if format == Format::Int8 {
+            loader.format = Format::Int8Fine;
+        }
+        let messages = Self {
             fc: loader.linear(&format!("{layer}.message_fc"), width, width, true)?,
             norm: loader.norm(&format!("{layer}.message_ln"), width)?,
             qkv: loader.qkv(&format!("{layer}.message_attn"), width, heads)?,
             out: loader.linear(&format!("{layer}.message_attn.out_proj"), width, width, true)?,
             heads,
-        })
+        };
+        loader.format = format;
+        Ok(messages)
     }
 
     /// Class rows, `stride` values apart in `x`, → messages [T, D].
