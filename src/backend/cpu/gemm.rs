@@ -8,7 +8,7 @@
 use std::ops::Range;
 
 use super::activation::quick_gelu;
-use super::buffer::{Buffer, LINE, LINE_BYTES, Number, Shared, first};
+use super::buffer::{Buffer, LINE, LINE_BYTES, Number, Shared, first, first_mut, prefetch};
 use super::isa::{Isa, per_isa};
 use super::kernel::{Kernels, Tile};
 use super::kernel_i8::{DotKernels, Sums};
@@ -76,6 +76,22 @@ struct Product<'a> {
     ahead: usize,
 }
 
+impl Product<'_> {
+    /// Asks for the lines that a tile will go to while its sums are made: else every store would wait
+    /// for its line, in order.
+    #[inline(always)]
+    fn expect(&self, first_row: usize, rows: usize, first_col: usize) {
+        let outs = self.rhs.outs;
+        let width = self.rhs.cols.min(outs - first_col);
+        for row in first_row..first_row + rows {
+            match &self.target {
+                Target::Rows(to) | Target::AddTo(to) => to.expect(row * outs + first_col, width),
+                Target::Lhs(next) => next.expect(row, first_col, width),
+            }
+        }
+    }
+}
+
 /// out = activation(lhs · Wᵀ + b).
 pub fn gemm(cpu: &Cpu, lhs: &Lhs, rhs: &Linear, activation: Activation, out: Out<'_>) {
     gemm_from(cpu, lhs, rhs, 0, activation, out);
@@ -140,6 +156,7 @@ fn multiply_f32<const FMA: bool>(product: &Product<'_>, panels: &Buffer, panel: 
         let first_row = index * lhs.tile;
         let height = lhs.tile.min(lhs.rows - first_row);
         let rows = &lhs.values[first_row * padded..][..height * padded];
+        product.expect(first_row, height, panel * cols);
         let kernel = product.kernels.for_rows(height);
         for start in (0..k).step_by(CHAIN) {
             let steps = CHAIN.min(k - start);
@@ -168,52 +185,68 @@ fn multiply_i8<const FMA: bool>(product: &Product<'_>, bytes: &Bytes, panel: usi
         ahead.step();
         let first_row = index * lhs.tile;
         let height = lhs.tile.min(lhs.rows - first_row);
+        product.expect(first_row, height, panel * cols);
         let kernel = product.dots.for_rows(height);
         let tile = &mut tile.0[..height * cols];
-        for fine in [false, true] {
-            if fine && lhs.format != Format::Int8Fine {
-                break;
-            }
-            let bytes = if fine { &lhs.fine } else { &lhs.bytes };
-            let rows = &bytes[first_row * padded..][..height * padded];
-            // SAFETY: `rows` has the lines of `height` rows and `packed` all quads of the panel; `sums`
-            // holds the largest R·NR; the kernels are those of a detected instruction set.
+        let (scales, range) = (&lhs.scales[first_row..][..height], first_row * padded..);
+        let rows = &lhs.bytes[range.clone()][..height * padded];
+        // SAFETY (both): `rows` has the lines of `height` rows and `packed` all quads of the panel; `sums`
+        // holds the largest R·NR; the kernels are those of a detected instruction set.
+        unsafe { kernel(size / cols / 4, rows.as_ptr(), packed.as_ptr(), sums.0.as_mut_ptr()) }
+        to_f32::<false>(&sums.0, scales, column_scales, column_sums, tile);
+        if lhs.format == Format::Int8Fine {
+            let rows = &lhs.fine[range][..height * padded];
             unsafe { kernel(size / cols / 4, rows.as_ptr(), packed.as_ptr(), sums.0.as_mut_ptr()) }
-            let scales = &lhs.scales[first_row..][..height];
-            if cols >= LINE {
-                to_f32::<LINE>(&sums.0, scales, fine, column_scales, column_sums, tile);
-            } else {
-                to_f32::<8>(&sums.0, scales, fine, column_scales, column_sums, tile);
-            }
+            to_f32::<true>(&sums.0, scales, column_scales, column_sums, tile);
         }
         finish::<FMA>(product, tile, first_row, panel * cols);
     }
 }
 
-/// Sums of bytes → (sum − zero · column sum) · row scale · column scale, C columns at a time; C divides
-/// NR. Those of fine bytes are added.
+/// Sums of bytes → (sum − zero · column sum) · row scale · column scale; those of fine bytes are added.
 #[inline(always)]
-fn to_f32<const C: usize>(
+fn to_f32<const FINE: bool>(
     sums: &[i32],
     rows: &[RowScale],
-    fine: bool,
+    scales: &[f32],
+    column_sums: &[i32],
+    tile: &mut [f32],
+) {
+    if scales.len() >= LINE {
+        to_f32_chunks::<LINE, FINE>(sums, rows, scales, column_sums, tile);
+    } else {
+        to_f32_chunks::<8, FINE>(sums, rows, scales, column_sums, tile);
+    }
+}
+
+/// C columns at a time; C divides NR.
+#[inline(always)]
+fn to_f32_chunks<const C: usize, const FINE: bool>(
+    sums: &[i32],
+    rows: &[RowScale],
     scales: &[f32],
     column_sums: &[i32],
     tile: &mut [f32],
 ) {
     let cols = scales.len();
     for (r, row) in rows.iter().enumerate() {
-        let row = if fine { row.of_fine() } else { *row };
+        let row = if FINE { row.of_fine() } else { *row };
         for c in (0..cols).step_by(C) {
             // Arrays by value: the compiler keeps them in vector registers.
             let sums = *first::<C, _>(&sums[r * cols + c..]);
             let (scales, column_sums) = (*first::<C, _>(&scales[c..]), *first::<C, _>(&column_sums[c..]));
-            let mut values = if fine { *first::<C, _>(&tile[r * cols + c..]) } else { [0f32; C] };
+            let to = first_mut::<C, _>(&mut tile[r * cols + c..]);
+            let mut values = [0f32; C];
             for i in 0..C {
                 let exact = sums[i].wrapping_sub(row.zero.wrapping_mul(column_sums[i]));
-                values[i] += exact as f32 * (row.scale * scales[i]);
+                values[i] = exact as f32 * (row.scale * scales[i]);
             }
-            tile[r * cols + c..][..C].copy_from_slice(&values);
+            if FINE {
+                for i in 0..C {
+                    values[i] += to[i];
+                }
+            }
+            *to = values;
         }
     }
 }
@@ -236,21 +269,9 @@ impl<'a> Ahead<'a> {
     #[inline(always)]
     fn step(&mut self) {
         for line in self.shares.next().unwrap_or(&[]).chunks(LINE_BYTES) {
-            prefetch(&line[0]);
+            prefetch::<false>(&raw const line[0]);
         }
     }
-}
-
-/// Asks for a cache line; a hint only.
-#[inline(always)]
-fn prefetch(at: &u8) {
-    #[cfg(target_arch = "x86_64")]
-    // SAFETY: a prefetch has no effect but on caches, at any address; SSE is part of x86-64.
-    unsafe {
-        std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T1 }>((&raw const *at).cast())
-    };
-    #[cfg(not(target_arch = "x86_64"))]
-    let _ = at;
 }
 
 /// Bias, activation and the way out of a tile: rows from `first_row`, a panel's columns from `first_col`.
@@ -276,20 +297,22 @@ fn finish_chunks<const FMA: bool, const C: usize>(
     let bias = &product.rhs.bias[first_col..][..cols];
     for row in tile.chunks_exact_mut(cols) {
         for c in (0..cols).step_by(C) {
-            let (mut values, bias) = (*first::<C, _>(&row[c..]), *first::<C, _>(&bias[c..]));
+            let to = first_mut::<C, _>(&mut row[c..]);
+            let (mut values, bias) = (*to, *first::<C, _>(&bias[c..]));
             for i in 0..C {
                 values[i] += bias[i];
             }
-            row[c..][..C].copy_from_slice(&values);
+            *to = values;
         }
     }
     if product.activation == Activation::QuickGelu {
         for c in (0..tile.len()).step_by(C) {
-            let mut values = *first::<C, _>(&tile[c..]);
+            let to = first_mut::<C, _>(&mut tile[c..]);
+            let mut values = *to;
             for value in &mut values {
                 *value = quick_gelu::<FMA>(*value);
             }
-            tile[c..][..C].copy_from_slice(&values);
+            *to = values;
         }
     }
     let width = cols.min(outs - first_col);
@@ -302,7 +325,9 @@ fn finish_chunks<const FMA: bool, const C: usize>(
                 for c in (0..whole).step_by(C) {
                     unsafe { *to.array(start + c) = *first::<C, _>(&values[c..]) };
                 }
-                unsafe { to.part(start + whole, width - whole) }.copy_from_slice(&values[whole..width]);
+                if whole < width {
+                    unsafe { to.part(start + whole, width - whole) }.copy_from_slice(&values[whole..width]);
+                }
             }
             Target::AddTo(to) => {
                 for c in (0..whole).step_by(C) {

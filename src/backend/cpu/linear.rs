@@ -1,6 +1,6 @@
 //! Weights and bias of y = x·Wᵀ + b, packed once at load in panels of NR output columns.
 
-use super::buffer::{Buffer, LINE, Shared};
+use super::buffer::{Buffer, LINE, Shared, first_mut};
 use super::gemm::Cpu;
 use super::kernel_i8::MAX_K;
 use super::quantise::quantise_weights;
@@ -104,7 +104,7 @@ impl Linear {
                         for (quad, to) in
                             bytes.as_chunks::<4>().0.iter().zip(packed.chunks_exact_mut(4 * cols))
                         {
-                            to[column % cols * 4..][..4].copy_from_slice(quad);
+                            *first_mut::<4, _>(&mut to[column % cols * 4..]) = *quad;
                         }
                         unsafe { scales.part(column, 1)[0] = step * scale };
                         unsafe { sums.part(column, 1)[0] = bytes.iter().map(|b| i32::from(*b)).sum() };
