@@ -100,14 +100,15 @@ impl Linear {
                     let packed = unsafe { panels.part(panel * size, size) };
                     let mut bytes = vec![0; ins.next_multiple_of(4)];
                     for column in columns(panel) {
-                        let step = quantise_weights(row(column), &mut bytes[..ins]);
+                        let (step, sum) =
+                            unsafe { (&mut scales.part(column, 1)[0], &mut sums.part(column, 1)[0]) };
+                        quantise_weights(cpu.isa, row(column), &mut bytes[..ins], step, sum);
+                        *step *= scale;
                         for (quad, to) in
                             bytes.as_chunks::<4>().0.iter().zip(packed.chunks_exact_mut(4 * cols))
                         {
                             *first_mut::<4, _>(&mut to[column % cols * 4..]) = *quad;
                         }
-                        unsafe { scales.part(column, 1)[0] = step * scale };
-                        unsafe { sums.part(column, 1)[0] = bytes.iter().map(|b| i32::from(*b)).sum() };
                     }
                 });
             }
