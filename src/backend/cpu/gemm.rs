@@ -24,6 +24,9 @@ pub use super::epilogue::Activation;
 const CHAIN: usize = 512;
 /// Bytes of the left side that pass one weight panel: about what the caches above memory hold.
 const LHS_BYTES: usize = 4 << 20;
+/// The same in int8, whose products are over before the third-level cache has given more: half of a
+/// small second-level cache.
+const LHS_BYTES_INT8: usize = 512 << 10;
 
 /// What every operation needs: instruction set and threads.
 pub struct Cpu {
@@ -61,8 +64,6 @@ struct Product<'a> {
     lhs: &'a Lhs,
     rhs: &'a Linear,
     epilogue: Epilogue<'a>,
-    /// The panel that this thread will most likely take next is so many further on.
-    ahead: usize,
 }
 
 /// out = activation(lhs · Wᵀ + b).
@@ -83,20 +84,27 @@ pub fn gemm_from(cpu: &Cpu, lhs: &Lhs, rhs: &Linear, first: usize, activation: A
             Target::Lhs(next.insert(to).stage(cpu, lhs.rows, for_product))
         }
     };
-    let (kernels, dots, ahead) = (cpu.kernels, cpu.dots, cpu.pool.threads());
+    let (kernels, dots, threads) = (cpu.kernels, cpu.dots, cpu.pool.threads());
     let epilogue = Epilogue { activation, target, outs: rhs.outs };
-    let product = Product { kernels, dots, lhs, rhs, epilogue, ahead };
+    let product = Product { kernels, dots, lhs, rhs, epilogue };
     let tiles = lhs.rows.div_ceil(lhs.tile.max(1));
     let skipped = first / rhs.cols;
     let panels = rhs.outs.div_ceil(rhs.cols) - skipped;
-    let bytes = lhs.rows * lhs.k * if lhs.format == Format::F32 { 4 } else { 1 };
+    let fitting = match lhs.format {
+        Format::F32 => (lhs.rows * lhs.k * 4).div_ceil(LHS_BYTES),
+        Format::Int8 | Format::Int8Fine => (lhs.rows * lhs.k).div_ceil(LHS_BYTES_INT8),
+    };
     // Whole panels where they are enough for all threads, else panels × chunks of tiles.
-    let wanted = (cpu.pool.threads() * 4).div_ceil(panels.max(1)).min(tiles.max(1)).max(1);
-    let fitting = bytes.div_ceil(LHS_BYTES);
+    let wanted = (threads * 4).div_ceil(panels.max(1)).min(tiles.max(1)).max(1);
     let chunk = tiles.div_ceil(wanted.max(fitting).max(1)).max(1);
-    cpu.pool.run(panels * tiles.div_ceil(chunk), |task| {
-        let first = task / panels * chunk;
-        multiply(cpu.isa, &product, skipped + task % panels, first..(first + chunk).min(tiles));
+    // Tasks that run at the same time are far apart in the result's rows: their cache lines are too.
+    let apart = panels.div_ceil(threads);
+    cpu.pool.run(apart * threads * tiles.div_ceil(chunk), |task| {
+        let (first, i) = (task / (apart * threads) * chunk, task % (apart * threads));
+        let panel = i % threads * apart + i / threads;
+        if panel < panels {
+            multiply(cpu.isa, &product, skipped + panel, first..(first + chunk).min(tiles));
+        }
     });
     if let Some(next) = next {
         next.complete(cpu);
@@ -132,7 +140,7 @@ fn multiply_f32<const FMA: bool, const NR: usize>(
     let padded = k.div_ceil(LINE) * LINE;
     let size = k * NR;
     let packed = &panels[panel * size..][..size];
-    let mut ahead = Ahead::new(panels, (panel + product.ahead) * size, size, tiles.len());
+    let mut ahead = Ahead::new(panels, (panel + 1) * size, size, tiles.len());
     let bias = *first::<NR, _>(&rhs.bias[first_col..]);
     let mut tile = Tile::new();
     for index in tiles {
@@ -169,7 +177,7 @@ fn multiply_i8<const FMA: bool, const NR: usize>(
     let padded = k.div_ceil(LINE_BYTES) * LINE_BYTES;
     let size = k.next_multiple_of(4) * NR;
     let packed = &bytes.panels[panel * size..][..size];
-    let mut ahead = Ahead::new(&bytes.panels, (panel + product.ahead) * size, size, tiles.len());
+    let mut ahead = Ahead::new(&bytes.panels, (panel + 1) * size, size, tiles.len());
     let bias = *first::<NR, _>(&rhs.bias[first_col..]);
     let scales = *first::<NR, _>(&bytes.scales[first_col..]);
     let column_sums = *first::<NR, _>(&bytes.sums[first_col..]);
@@ -227,7 +235,7 @@ fn to_f32<const NR: usize>(
     values
 }
 
-/// Asks for the panel after this one while this one is at work, a share with every tile; with few tiles
+/// Asks for the panel after this one, most likely this thread's next, while this one is at work: a share with every tile; with few tiles
 /// there is no work to hide its way from memory behind.
 struct Ahead<'a> {
     shares: std::slice::Chunks<'a, u8>,
