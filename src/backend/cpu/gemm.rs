@@ -165,6 +165,7 @@ fn multiply_f32<const FMA: bool, const NR: usize>(
     }
 }
 
+#[allow(clippy::needless_range_loop)] // indices into four arrays at once
 #[inline(always)]
 fn multiply_i8<const FMA: bool, const NR: usize>(
     product: &Product<'_>,
@@ -196,41 +197,55 @@ fn multiply_i8<const FMA: bool, const NR: usize>(
         if fine {
             unsafe { kernel(size / NR / 4, rows(&lhs.fine), packed.as_ptr(), fine_sums.0.as_mut_ptr()) }
         }
-        let rows = (first_row..).zip(&lhs.scales[first_row..][..height]);
         let (sums, fine_sums) = (sums.0.as_chunks::<NR>().0, fine_sums.0.as_chunks::<NR>().0);
+        let row_scales = &lhs.scales[first_row..][..height];
         // Two loops, so that neither has a branch between its vectors.
         if fine {
-            for (((row, scale), sums), fine_sums) in rows.zip(sums).zip(fine_sums) {
-                let mut values = to_f32(sums, *scale, &scales, &column_sums);
-                let more = to_f32(fine_sums, scale.of_fine(), &scales, &column_sums);
-                for i in 0..NR {
-                    values[i] += more[i];
-                }
+            for r in 0..height {
+                let sums = (&sums[r], Some(&fine_sums[r]));
+                let values = to_f32(sums, row_scales[r], &scales, &column_sums);
                 // SAFETY: rows of this tile × columns of this panel belong to this task alone.
-                unsafe { epilogue.put::<FMA, NR>(row, first_col, values, &bias) }
+                unsafe { epilogue.put::<FMA, NR>(first_row + r, first_col, values, &bias) }
             }
         } else {
-            for ((row, scale), sums) in rows.zip(sums) {
-                let values = to_f32(sums, *scale, &scales, &column_sums);
+            for r in 0..height {
+                let values = to_f32((&sums[r], None), row_scales[r], &scales, &column_sums);
                 // SAFETY: as above.
-                unsafe { epilogue.put::<FMA, NR>(row, first_col, values, &bias) }
+                unsafe { epilogue.put::<FMA, NR>(first_row + r, first_col, values, &bias) }
             }
         }
     }
 }
 
-/// A row's sums of bytes → (sum − zero · column sum) · row scale · column scale.
+/// What the bytes' values sum to, without the zero of each.
+#[inline(always)]
+fn exact(sum: i32, zero: i32, column_sum: i32) -> f32 {
+    sum.wrapping_sub(zero.wrapping_mul(column_sum)) as f32
+}
+
+/// A row's sums of bytes → (sum − zero · column sum) · row scale · column scale, those of second bytes
+/// added.
 #[inline(always)]
 fn to_f32<const NR: usize>(
-    sums: &[i32; NR],
+    (sums, fine_sums): (&[i32; NR], Option<&[i32; NR]>),
     row: RowScale,
     scales: &[f32; NR],
     column_sums: &[i32; NR],
 ) -> [f32; NR] {
     let mut values = [0f32; NR];
-    for i in 0..NR {
-        let exact = sums[i].wrapping_sub(row.zero.wrapping_mul(column_sums[i]));
-        values[i] = exact as f32 * (row.scale * scales[i]);
+    match fine_sums {
+        None => {
+            for i in 0..NR {
+                values[i] = exact(sums[i], row.zero, column_sums[i]) * (row.scale * scales[i]);
+            }
+        }
+        Some(fine_sums) => {
+            let fine = row.of_fine();
+            for i in 0..NR {
+                let rest = exact(fine_sums[i], fine.zero, column_sums[i]) * fine.scale;
+                values[i] = (exact(sums[i], row.zero, column_sums[i]) * row.scale + rest) * scales[i];
+            }
+        }
     }
     values
 }
