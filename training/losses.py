@@ -14,7 +14,8 @@ WEIGHT[FALL] = 1.8
 
 
 def presence(clips):
-    """(B, 20) in 0..1: how far each action should be reported. 0 up to a quarter of the frames, 1 from three."""
+    """(B, 20) in 0..1: how far each action should be reported. One half where three of eight frames show it, so that
+    an event is known a little before its action fills half of the window."""
     seen = torch.zeros(len(clips), 20)
     for row, clip in zip(seen, clips):
         for action in clip["actions"]:
@@ -23,7 +24,7 @@ def presence(clips):
                 row[action] += 1 / len(clip["actions"])
         if clip["other"] is not None:
             row[clip["other"]] += 1
-    return ((seen * WEIGHT - 0.25) / 0.5).clamp(0, 1)
+    return ((seen * WEIGHT - 0.15) / 0.45).clamp(0, 1)
 
 
 def background(logits):

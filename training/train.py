@@ -75,7 +75,7 @@ def gather(clips, count, encoded, practice, choice):
 
     rows = draw(count - MIRRORED - REVERSED)
     directed = [i for i, row in enumerate(rows) if row[2]["direction"] is not None][:MIRRORED]
-    ordered = [i for i, row in enumerate(rows) if variants.can_reverse(row[2])][:REVERSED]
+    ordered = [i for i, row in enumerate(rows) if variants.can_reverse(row[2], clips.header)][:REVERSED]
     # No twins to be had: more clips instead.
     rows += draw(MIRRORED + REVERSED - len(directed) - len(ordered))
     for row in rows:

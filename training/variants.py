@@ -8,14 +8,7 @@ import re
 
 import numpy as np
 
-SIT, FALL, CROUCH, RAISE_ARMS = 7, 5, 8, 14
-# Phrases of the movement itself. Sitting, and arms that are up, are seen in both orders.
-MOVEMENT = {
-    SIT: ["sitting down", "taking a seat"],
-    FALL: ["falling down", "falling", "collapsing", "falling to the ground"],
-    CROUCH: ["crouching down low", "squatting down"],
-    RAISE_ARMS: ["raising both arms"],
-}
+FALL = 5
 # Actions of clips played backwards count on from the twenty.
 BACKWARDS = 20
 
@@ -38,10 +31,11 @@ def mirror(frames, joints, clip):
     return frames[:, :, ::-1], joints, clip
 
 
-def can_reverse(clip):
+def can_reverse(clip, header):
     """The movement happens within the clip, by the person it is about."""
     actions = clip["actions"]
-    if clip["action"] not in MOVEMENT or actions[0] == clip["action"]:
+    moving = any(movement["action"] == clip["action"] for movement in header["movements"])
+    if not moving or actions[0] == clip["action"]:
         return False
     return 1 <= actions.index(clip["action"]) <= len(actions) - 4
 
@@ -55,9 +49,9 @@ def reverse(frames, joints, clip, header, choice):
         if seen == action and (action == FALL or i < first + 3):
             actions[i] = None
     clip["actions"] = actions[::-1]
-    number = [entry["action"] for entry in header["backwards"]].index(action)
+    number = [movement["action"] for movement in header["movements"]].index(action)
     clip["action"], clip["direction"] = BACKWARDS + number, None
-    text = choice.choice(header["backwards"][number]["phrases"])
+    text = choice.choice(header["movements"][number]["backwards"])
     colour = clip["colour"] if choice.random() < 0.5 else None
     if colour is not None or choice.random() < 0.6:
         subject = choice.choice(["a person", "someone", "a man", "a woman", "a figure"])
@@ -70,9 +64,9 @@ def reverse(frames, joints, clip, header, choice):
 def pair_texts(clip, other, header, choice):
     """Two texts, true of `clip` and of the mirrored or reversed `other`, that differ in just that."""
     if other["action"] >= BACKWARDS:
-        entry = header["backwards"][other["action"] - BACKWARDS]
+        movement = header["movements"][other["action"] - BACKWARDS]
         subject = choice.choice(["", "", "a person ", "someone "])
-        return [subject + choice.choice(MOVEMENT[clip["action"]]), subject + choice.choice(entry["phrases"])]
+        return [subject + choice.choice(movement[way]) for way in ("forwards", "backwards")]
     phrase = choice.choice(header["phrasings"][clip["action"]])
     subject = choice.choice(["", "a person ", "someone ", "a man ", "a woman "])
     link = choice.choice([" to the ", " ", " towards the "])

@@ -159,12 +159,36 @@ pub fn has_direction(action: Action) -> bool {
     matches!(action, Action::Walk | Action::Run | Action::Carry | Action::Kick | Action::Throw)
 }
 
-/// What a clip shows when it runs backwards: an action that differs from the first one by order alone.
-pub const BACKWARDS: [(Action, &[&str]); 4] = [
-    (Action::Sit, &["standing up", "standing up from a chair", "getting up from a chair"]),
-    (Action::Fall, &["getting up", "getting up from the ground", "standing up from the floor"]),
-    (Action::Crouch, &["standing up from a crouch", "coming up from down low"]),
-    (Action::RaiseArms, &["lowering both arms", "taking both arms down"]),
+/// A movement that is another one when the clip runs backwards: only the order of frames tells them apart.
+pub struct Movement {
+    pub action: Action,
+    /// Phrases of the movement itself; other phrasings of the action may be true of both orders.
+    pub forwards: &'static [&'static str],
+    pub backwards: &'static [&'static str],
+}
+
+/// All such movements. What they are backwards is none of the twenty actions.
+pub const MOVEMENTS: [Movement; 4] = [
+    Movement {
+        action: Action::Sit,
+        forwards: &["sitting down", "taking a seat"],
+        backwards: &["standing up", "standing up from a chair", "getting up from a chair"],
+    },
+    Movement {
+        action: Action::Fall,
+        forwards: &["falling down", "falling", "collapsing", "falling to the ground"],
+        backwards: &["getting up", "getting up from the ground", "standing up from the floor"],
+    },
+    Movement {
+        action: Action::Crouch,
+        forwards: &["squatting down", "crouching down low"],
+        backwards: &["standing up from a crouch", "coming up from down low"],
+    },
+    Movement {
+        action: Action::RaiseArms,
+        forwards: &["raising both arms"],
+        backwards: &["lowering both arms", "taking both arms down"],
+    },
 ];
 
 /// Pairs of clothes and action that are never trained, neither drawn nor said: 23 of 152, so that every colour

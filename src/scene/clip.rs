@@ -194,7 +194,9 @@ fn majority(actions: &[Action], intended: Action) -> Action {
 
 fn playing<'a>(script: &'a Script, times: &'a [Duration]) -> impl Iterator<Item = (usize, &'a Segment)> {
     script.segments.iter().enumerate().filter(|(_, s)| {
-        s.action != Action::Empty && s.actor != OTHER && times.iter().any(|&time| s.start <= time && time < s.end)
+        s.action != Action::Empty
+            && s.actor != OTHER
+            && times.iter().any(|&time| s.start <= time && time < s.end)
     })
 }
 

@@ -66,7 +66,9 @@ impl Writer {
             let free = |action: Action| {
                 is_single(action)
                     && action != Action::Fall
-                    && !around.iter().any(|s| s.action == action || (s.action == Action::Fall && action == Action::Lie))
+                    && !around
+                        .iter()
+                        .any(|s| s.action == action || (s.action == Action::Fall && action == Action::Lie))
             };
             let choices: Vec<Action> = actions.iter().copied().filter(|&action| free(action)).collect();
             if choices.is_empty() {

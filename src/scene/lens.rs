@@ -47,8 +47,7 @@ impl Lens {
             lens.gain *= random.between(0.4, 0.65);
             lens.noise = random.between(8.0, 15.0);
         }
-        lens.lamp =
-            random.chance(0.15).then(|| (random.between(0.6, 1.5), 1.0 / random.between(2.0, 12.0)));
+        lens.lamp = random.chance(0.15).then(|| (random.between(0.6, 1.5), 1.0 / random.between(2.0, 12.0)));
         lens
     }
 

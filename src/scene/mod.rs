@@ -24,7 +24,9 @@ mod shot;
 
 pub use action::Action;
 pub use background::Look;
-pub use caption::{BACKWARDS, Claim, Colour, Direction, GENERIC, caption, has_direction, held_out, sentence};
+pub use caption::{
+    Claim, Colour, Direction, GENERIC, MOVEMENTS, Movement, caption, has_direction, held_out, sentence,
+};
 pub use clip::{Clip, ClipOptions, Company, Pairs, clip};
 pub use random::Random;
 pub use raw::{RawOptions, write_clips, write_stream};

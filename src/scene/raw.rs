@@ -54,7 +54,11 @@ pub fn write_clips(out: &mut impl Write, options: &RawOptions) -> io::Result<()>
             "held_out_phrasings": Action::ALL.map(|action| action.held_out_phrasings()),
             "colours": Colour::ALL.map(Colour::name),
             "generic": GENERIC,
-            "backwards": caption::BACKWARDS.map(|(action, phrases)| json!({"action": action.index(), "phrases": phrases})),
+            "movements": caption::MOVEMENTS.map(|movement| json!({
+                "action": movement.action.index(),
+                "forwards": movement.forwards,
+                "backwards": movement.backwards,
+            })),
         }),
     )?;
     let mut options = options.clone();

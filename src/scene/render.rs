@@ -72,8 +72,7 @@ impl Stage {
         assert_eq!(rgba.len(), self.width as usize * self.height as usize * 4, "length of the RGBA buffer");
         let number = self.cuts.iter().filter(|cut| **cut <= time).count();
         if number != self.shot.number {
-            self.shot =
-                Shot::new(self.seed, number, self.look, self.ground, [self.width, self.height]);
+            self.shot = Shot::new(self.seed, number, self.look, self.ground, [self.width, self.height]);
         }
         let mut random = Random::fork(self.seed ^ 0x7469_6d65, time.as_nanos() as u64);
         let shake = self.shot.shake(&mut random, self.height);

@@ -1,12 +1,17 @@
 //! `xclipd eval`: how good a checkpoint is on the drawn world, on seeds never used in training.
 
 pub mod clips;
+mod confusion;
 mod files;
+pub mod judge;
+mod pairs;
+mod probes;
 mod streams;
 
 use std::path::PathBuf;
 
-use super::{CommandError, Verdict};
+use super::{CommandError, Verdict, say};
+use judge::Judge;
 
 /// Measure a checkpoint on drawn clips, on scripted streams, or compare an events file with its truth
 #[derive(clap::Args, Clone, Debug)]
@@ -14,9 +19,12 @@ pub struct Eval {
     /// `demo` or a checkpoint's folder
     #[arg(long, default_value = "demo")]
     pub model: String,
-    /// Drawn clips on plain backgrounds, and as many on busy ones; 0 leaves them out
+    /// Drawn clips on plain backgrounds, and as many of each harder world; 0 leaves them out
     #[arg(long, default_value_t = 1000)]
     pub clips: u32,
+    /// Write the confusion matrices here, as pictures and as tables
+    #[arg(long, value_name = "FOLDER")]
+    pub out: Option<PathBuf>,
     /// Also this many scripted streams through the whole detector (sampling, windows, event gate)
     #[arg(long, default_value_t = 0)]
     pub streams: u32,
@@ -62,8 +70,16 @@ impl Eval {
             return Ok((matching.precision() >= least && matching.recall() >= least).into());
         }
         let mut good = true;
+        if let Some(folder) = &self.out {
+            std::fs::create_dir_all(folder)
+                .map_err(|source| CommandError::Io { path: folder.clone(), source })?;
+        }
         if self.clips > 0 {
-            let plain = clips::measure(&self)?;
+            let mut judge = Judge::new(&self.model, self.threads)?;
+            say!("{}", judge.describe());
+            let plain = clips::measure(&mut judge, &self)?;
+            pairs::measure(&mut judge, &self)?;
+            probes::measure(&mut judge, &self)?;
             good &= plain >= least;
         }
         if self.streams > 0 {
