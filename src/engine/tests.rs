@@ -279,6 +279,27 @@ fn dropping_a_stream_cancels_and_the_last_handle_ends_the_worker() {
 }
 
 #[test]
+fn a_handle_that_joins_while_the_last_one_leaves_keeps_the_worker() {
+    let Bench { engine, control, .. } = bench(false, SUM);
+    let (queue, model) = (engine.queue.clone(), engine.model.clone());
+    // What `open` does when it finds a handle that is on its way out: it joins before that one left.
+    assert!(queue.join());
+    drop(engine);
+    let engine = Arc::new(Engine { queue: queue.clone(), model });
+    let answers = Answers::default();
+    engine.stream().run(job(0, 1, &prompts(&[1]), &answers));
+    assert!(matches!(lock(&answers)[0].1, Ok(_)));
+    drop(engine);
+    wait_until(|| control.dropped.load(SeqCst) == 1);
+    assert!(!queue.join());
+    let answers = Answers::default();
+    queue.submit(1, job(0, 1, &prompts(&[1]), &answers));
+    queue.run(1, None, job(1, 1, &prompts(&[1]), &answers));
+    assert!(lock(&answers).iter().all(|(_, r)| matches!(r, Err(Dropped::Cancelled))), "nobody serves it");
+    assert_eq!(names(&answers), [0, 1]);
+}
+
+#[test]
 fn every_job_is_answered_exactly_once_in_any_turmoil() {
     for round in 0..20u64 {
         let Bench { engine, .. } = bench(false, SUM);

@@ -24,7 +24,7 @@ pub(super) fn start(queue: Arc<Queue>, load: Load) -> Result<(), EngineError> {
             Ok(Err(error)) => return failed(error),
             Err(panic) => return failed(EngineError::Worker(message(panic.as_ref()))),
         };
-        if queue.leave_if_closing() {
+        if queue.end_if_unused() {
             return;
         }
         tracing::info!("engine ready: {}", backend.describe());
