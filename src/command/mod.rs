@@ -19,6 +19,8 @@ pub mod recorder;
 pub mod scene;
 pub mod table;
 pub mod verify;
+#[cfg(feature = "gst")]
+pub mod watch;
 
 /// Printed under `xclipd --help`.
 pub const EXIT_STATUSES: &str = "Exit status: 0 done; 1 it failed, or a check did not hold; 2 the command line \
