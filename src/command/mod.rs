@@ -6,16 +6,24 @@ use std::io::{self, IsTerminal};
 use std::path::PathBuf;
 
 pub mod bench;
+#[cfg(feature = "gst")]
+pub mod calibrate;
 pub mod checkpoint;
 #[cfg(feature = "gst")]
 pub mod detect;
 pub mod doctor;
 pub mod eval;
+#[cfg(feature = "gst")]
+pub mod figures;
 pub mod matching;
 #[cfg(feature = "gst")]
 pub mod packages;
 #[cfg(feature = "gst")]
+mod plot;
+#[cfg(feature = "gst")]
 pub mod recorder;
+#[cfg(feature = "gst")]
+pub mod reliability;
 pub mod scene;
 pub mod table;
 pub mod verify;

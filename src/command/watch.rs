@@ -153,28 +153,34 @@ impl Recording {
     ///
     /// For a video without breaks: after a break the element counts windows anew.
     pub fn gated(&self, gates: &[GateSettings], hop: usize) -> Vec<Reported> {
-        let mut all = Vec::new();
-        for (position, (label, gate)) in self.labels.iter().zip(gates).enumerate() {
-            let mut gate = Hysteresis::new(*gate);
-            let mut told = |step: Option<Step>, now: &Stamp| {
-                // The end repeats what the start said.
-                let Some(Step { end: Some(end), start, detected, .. }) = step else { return };
-                let seconds = |stamp: &Stamp| stamp.stream_time.as_secs_f64();
-                all.push(Reported {
-                    span: Span { label: label.clone(), start: seconds(&start), end: seconds(&end) },
-                    detected: seconds(&detected),
-                    ended: seconds(now),
-                });
-            };
-            for window in self.windows.iter().step_by(hop) {
-                let span = crate::event::Span { first: window.first, last: window.last };
-                told(gate.observe(&span, window.scores[position], uuid::Uuid::now_v7), &window.last);
-            }
-            if let Some(last) = self.last {
-                told(gate.close(last, Reason::Eos), &last);
-            }
-        }
+        let one = |(position, gate): (usize, &GateSettings)| self.gated_one(position, *gate, hop);
+        let mut all: Vec<Reported> = gates.iter().enumerate().flat_map(one).collect();
         all.sort_by(|a, b| a.span.start.total_cmp(&b.span.start));
         all
+    }
+
+    /// As `gated`, of the label at `position`.
+    pub fn gated_one(&self, position: usize, gate: GateSettings, hop: usize) -> Vec<Reported> {
+        let mut gate = Hysteresis::new(gate);
+        let mut events = Vec::new();
+        let mut told = |step: Option<Step>, now: &Stamp| {
+            // The end repeats what the start said.
+            let Some(Step { end: Some(end), start, detected, .. }) = step else { return };
+            let seconds = |stamp: &Stamp| stamp.stream_time.as_secs_f64();
+            let label = self.labels[position].clone();
+            events.push(Reported {
+                span: Span { label, start: seconds(&start), end: seconds(&end) },
+                detected: seconds(&detected),
+                ended: seconds(now),
+            });
+        };
+        for window in self.windows.iter().step_by(hop.max(1)) {
+            let span = crate::event::Span { first: window.first, last: window.last };
+            told(gate.observe(&span, window.scores[position], uuid::Uuid::now_v7), &window.last);
+        }
+        if let Some(last) = self.last {
+            told(gate.close(last, Reason::Eos), &last);
+        }
+        events
     }
 }

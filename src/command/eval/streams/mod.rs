@@ -1,16 +1,15 @@
 //! Event level: scripted streams, as H.264, through the real element in sync mode.
 
-mod figures;
 mod plot;
+mod scores;
 mod sweep;
 
 use gst::prelude::*;
 use gstreamer as gst;
 use indicatif::ProgressBar;
 
-pub use figures::{Figures, OVERLAP, quantile};
-
 use super::Eval;
+use crate::command::figures::{Figures, OVERLAP, quantile};
 use crate::command::matching::{Reported, Span};
 use crate::command::recorder::make;
 use crate::command::table::{Align, Table};
@@ -83,6 +82,7 @@ pub fn measure(arguments: &Eval) -> Result<(f64, f64), CommandError> {
             plain
         }
     };
+    scores::measure(&played, arguments.out.as_deref())?;
     Ok((plain.precision(), plain.recall()))
 }
 

@@ -7,8 +7,8 @@ use plotters::coord::Shift;
 use plotters::prelude::*;
 
 use super::KINDS;
-use super::figures::{Figures, quantile};
 use crate::command::CommandError;
+use crate::command::figures::{Figures, quantile};
 
 /// One setting's values with the figures of each kind of stream.
 pub struct Curve {

@@ -4,9 +4,9 @@
 use std::path::Path;
 use std::time::Duration;
 
-use super::figures::{Figures, quantile};
 use super::plot::{self, Curve};
 use super::{KINDS, Played, figures};
+use crate::command::figures::{Figures, quantile};
 use crate::command::matching::Reported;
 use crate::command::table::{Align, Table};
 use crate::command::watch::Recording;

@@ -1,6 +1,6 @@
 //! Events beside the truth of many streams, added up.
 
-use crate::command::matching::{Matching, Reported, Span};
+use super::matching::{Matching, Reported, Span};
 
 /// Intersection over union above which an event stands for a true action.
 pub const OVERLAP: f64 = 0.3;
