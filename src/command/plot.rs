@@ -19,7 +19,12 @@ pub fn reliability(path: &Path, curves: &[(&str, &Reliability)]) -> Result<(), B
         .x_label_area_size(36)
         .y_label_area_size(48)
         .build_cartesian_2d(0.0..1.0, 0.0..1.0)?;
-    chart.configure_mesh().x_desc("score").y_desc("share that was true").draw()?;
+    chart
+        .configure_mesh()
+        .light_line_style(TRANSPARENT)
+        .x_desc("score")
+        .y_desc("share that was true")
+        .draw()?;
     chart.draw_series([PathElement::new([(0.0, 0.0), (1.0, 1.0)], BLACK.mix(0.4))])?;
     for (index, (name, curve)) in curves.iter().enumerate() {
         let colour = Palette99::pick(index).to_rgba();

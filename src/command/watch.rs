@@ -130,14 +130,16 @@ fn recording(labels: &[String], notes: Notes) -> Recording {
     let starts = notes.records.iter().filter(|record| record.phase == Phase::Start);
     let events = starts.filter_map(|start| {
         let end = notes.records.iter().find(|end| end.id == start.id && end.phase == Phase::End)?;
+        let ended = end.end.as_ref()?.stream_time;
         Some(Reported {
             span: Span {
                 label: start.label.clone(),
                 start: seconds(start.start.stream_time),
-                end: seconds(end.end.as_ref()?.stream_time),
+                end: seconds(ended),
             },
             detected: seconds(start.detected.stream_time),
-            ended: seconds(end.window_end.stream_time),
+            // The end of the stream comes after its last window.
+            ended: seconds(end.window_end.stream_time.max(ended)),
         })
     });
     Recording {

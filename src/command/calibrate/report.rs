@@ -89,7 +89,7 @@ fn precision_recall(fit: &Fit, path: &Path) -> Result<(), Fault> {
         .x_label_area_size(36)
         .y_label_area_size(48)
         .build_cartesian_2d(-0.02..1.02, -0.02..1.02)?;
-    chart.configure_mesh().x_desc("recall").y_desc("precision").draw()?;
+    chart.configure_mesh().light_line_style(TRANSPARENT).x_desc("recall").y_desc("precision").draw()?;
     for (index, threshold) in fit.thresholds.iter().filter(|threshold| threshold.known).enumerate() {
         let colour = Palette99::pick(index).to_rgba();
         let points = threshold.curve.iter().filter(|(_, figures)| figures.events > 0);

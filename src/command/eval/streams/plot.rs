@@ -59,7 +59,7 @@ pub fn precision_recall(path: &Path, onset: &Curve) -> Result<(), CommandError> 
             .x_label_area_size(36)
             .y_label_area_size(48)
             .build_cartesian_2d(low(|p| p.0)..1.0, low(|p| p.1)..1.0)?;
-        chart.configure_mesh().x_desc("recall").y_desc("precision").draw()?;
+        chart.configure_mesh().light_line_style(TRANSPARENT).x_desc("recall").y_desc("precision").draw()?;
         for kind in kinds() {
             let colour = COLOURS[kind];
             chart
@@ -95,7 +95,7 @@ fn lines(area: &Area<'_>, curve: &Curve, what: &str, of: fn(&Figures) -> f64) ->
         .x_label_area_size(24)
         .y_label_area_size(44)
         .build_cartesian_2d(x, y.clone())?;
-    chart.configure_mesh().draw()?;
+    chart.configure_mesh().light_line_style(TRANSPARENT).draw()?;
     chart.draw_series([PathElement::new(
         [(curve.default, y.start), (curve.default, y.end)],
         BLACK.mix(0.3),
