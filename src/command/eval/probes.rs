@@ -172,9 +172,12 @@ impl<'a> Probe<'a> {
             let texts = self.judge.texts(&said)?;
             let options = ClipOptions { action: Some(action), ..self.options.clone() };
             let mut score = (0, 0);
-            for seed in 0..each {
-                let clip = clip(self.seed.wrapping_add(seed), &options);
-                let Some(direction) = clip.direction.filter(|_| clip.action == action) else { continue };
+            // Runners turn round in most clips.
+            let first = self.seed;
+            let clips = (0..20 * each).map(|seed| clip(first.wrapping_add(seed), &options));
+            let directed = clips.filter(|clip| clip.action == action && clip.direction.is_some());
+            for clip in directed.take(each as usize) {
+                let Some(direction) = clip.direction else { continue };
                 let chosen = self.choose(&clip, order, &texts)?;
                 score =
                     (score.0 + usize::from((chosen == 1) == (direction == Direction::Right)), score.1 + 1);
