@@ -272,7 +272,7 @@ mod tests {
         let mut tally = tally();
         let mut scores = vec![0.0; ACTIONS];
         scores[Action::Wave.index()] = 0.75;
-        tally.add(&sample(Action::Wave, None), &vec![0.0; 2 * ACTIONS], &scores);
+        tally.add(&sample(Action::Wave, None), &[0.0; 2 * ACTIONS], &scores);
         assert!((tally.calibration_error() - 0.25 / ACTIONS as f64).abs() < 1e-6);
     }
 }

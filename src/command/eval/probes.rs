@@ -137,6 +137,8 @@ struct Probe<'a> {
     seed: u64,
     options: ClipOptions,
     labels: Vec<TextFeatures>,
+    /// Every clip is shuffled in another way.
+    shuffles: u64,
 }
 
 impl<'a> Probe<'a> {
@@ -144,11 +146,12 @@ impl<'a> Probe<'a> {
         let labels = judge.texts(&Action::ALL.map(Action::label))?;
         // Another person's action would be right too.
         let options = ClipOptions { hardness, company: Company::Never, ..judge.options() };
-        Ok(Self { judge, seed: seed.wrapping_add(OFFSET), options, labels })
+        Ok(Self { judge, seed: seed.wrapping_add(OFFSET), options, labels, shuffles: 0 })
     }
 
     fn choose(&mut self, clip: &Clip, order: Order, texts: &[TextFeatures]) -> Result<usize, CommandError> {
-        let frames = order.apply(&clip.frames, self.options.frames, self.seed);
+        self.shuffles += 1;
+        let frames = order.apply(&clip.frames, self.options.frames, self.shuffles);
         self.judge.choose(&frames, texts)
     }
 
@@ -172,9 +175,12 @@ impl<'a> Probe<'a> {
             let texts = self.judge.texts(&said)?;
             let options = ClipOptions { action: Some(action), ..self.options.clone() };
             let mut score = (0, 0);
-            for seed in 0..each {
-                let clip = clip(self.seed.wrapping_add(seed), &options);
-                let Some(direction) = clip.direction.filter(|_| clip.action == action) else { continue };
+            // Runners turn round in most clips.
+            let first = self.seed;
+            let clips = (0..20 * each).map(|seed| clip(first.wrapping_add(seed), &options));
+            let directed = clips.filter(|clip| clip.action == action && clip.direction.is_some());
+            for clip in directed.take(each as usize) {
+                let Some(direction) = clip.direction else { continue };
                 let chosen = self.choose(&clip, order, &texts)?;
                 score =
                     (score.0 + usize::from((chosen == 1) == (direction == Direction::Right)), score.1 + 1);
@@ -197,7 +203,8 @@ impl<'a> Probe<'a> {
             for clip in clips.filter(|clip| happens_within(clip, movement)).take(each as usize) {
                 for (truth, way) in [Order::Forwards, Order::Backwards].into_iter().enumerate() {
                     let frames = way.apply(&clip.frames, self.options.frames, 0);
-                    let frames = order.apply(&frames, self.options.frames, self.seed);
+                    self.shuffles += 1;
+                    let frames = order.apply(&frames, self.options.frames, self.shuffles);
                     score =
                         (score.0 + usize::from(self.judge.choose(&frames, &texts)? == truth), score.1 + 1);
                 }
@@ -220,11 +227,11 @@ mod tests {
 
     #[test]
     fn orders_are_what_they_say() {
-        let frames = [1, 1, 2, 2, 3, 3, 4, 4];
-        let applied = |order: Order| order.apply(&frames, 4, 9);
+        let frames = [1, 1, 2, 2, 3, 3, 4, 4, 5, 5, 6, 6];
+        let applied = |order: Order| order.apply(&frames, 6, 9);
         assert_eq!(applied(Order::Forwards), frames);
-        assert_eq!(applied(Order::Backwards), [4, 4, 3, 3, 2, 2, 1, 1]);
-        assert_eq!(applied(Order::Repeated), [3; 8]);
+        assert_eq!(applied(Order::Backwards), [6, 6, 5, 5, 4, 4, 3, 3, 2, 2, 1, 1]);
+        assert_eq!(applied(Order::Repeated), [4; 12]);
         let mut shuffled = applied(Order::Shuffled);
         assert_ne!(shuffled, frames);
         shuffled.sort_unstable();
