@@ -99,6 +99,30 @@ fn a_frame_is_prepared_once_and_a_prompt_encoded_once() {
 }
 
 #[test]
+fn labels_that_come_back_are_not_encoded_again() {
+    let Bench { engine, control, .. } = bench(false, SUM);
+    let (stream, answers) = (engine.stream(), Answers::default());
+    // Every list is another one to the engine, and the one before is gone.
+    for ids in [&[1, 2][..], &[3], &[2, 1, 3], &[1, 2]] {
+        stream.run(job(0, 1, &prompts(ids), &answers));
+    }
+    let texts = lock(&control.texts);
+    assert!(texts.len() == 3 && texts.values().all(|&times| times == 1), "{texts:?}");
+    assert!(lock(&answers).iter().all(|(_, answer)| answer.is_ok()));
+}
+
+#[test]
+fn new_prompts_are_encoded_many_to_a_call() {
+    let Bench { engine, control, .. } = bench(false, SUM);
+    let (stream, answers) = (engine.stream(), Answers::default());
+    stream.run(job(0, 1, &prompts(&(0..10).collect::<Vec<_>>()), &answers));
+    assert_eq!(control.text_calls.load(SeqCst), 1);
+    stream.run(job(0, 1, &prompts(&(0..100).collect::<Vec<_>>()), &answers));
+    assert!(control.text_calls.load(SeqCst) <= 7);
+    assert_eq!(lock(&control.texts).len(), 100);
+}
+
+#[test]
 fn warmed_prompts_are_encoded_before_the_first_window() {
     let Bench { engine, control, .. } = bench(false, SUM);
     let stream = engine.stream();

@@ -1,8 +1,10 @@
 //! LayerNorm over rows: (x − mean)/√(variance + 1e-5)·g + b, biased variance, in two passes.
 
 use super::buffer::{LINE, Shared};
-use super::gemm::{Cpu, LhsWriter};
+use super::gemm::Cpu;
 use super::isa::{mul_add, per_isa};
+use super::lhs::{Lhs, RowWriter};
+use super::linear::Linear;
 
 /// The same in every LayerNorm of the model.
 const EPSILON: f32 = 1e-5;
@@ -17,28 +19,30 @@ impl LayerNorm {
         self.weight.len()
     }
 
-    /// `from`: rows `stride` values apart → rows `first…` of a product's left side.
-    pub(super) fn to_lines(
+    /// `from`: rows `stride` values apart → a product's left side.
+    pub(super) fn to_lhs(
         &self,
         cpu: &Cpu,
         from: &[f32],
         stride: usize,
         rows: usize,
-        first: usize,
-        to: LhsWriter<'_>,
+        to: &mut Lhs,
+        for_product: &Linear,
     ) {
+        let (width, to) = (self.width(), to.reset(cpu, rows, for_product));
         cpu.run_ranges(rows, 8, |range| {
             for row in range {
-                let (start, step) = to.row(first + row);
-                normalise(
-                    cpu.isa,
-                    &from[row * stride..][..self.width()],
-                    &self.weight,
-                    &self.bias,
-                    to.values(),
-                    start,
-                    step,
-                );
+                let from = &from[row * stride..][..width];
+                match to {
+                    RowWriter::F32(to) => {
+                        let (start, step) = to.row(row);
+                        normalise(cpu.isa, from, &self.weight, &self.bias, to.values(), start, step);
+                    }
+                    // SAFETY: each row is written by one task.
+                    RowWriter::Int8(to) => unsafe {
+                        to.make(cpu, row, width, |to| self.row(cpu, from, to));
+                    },
+                }
             }
         });
     }

@@ -12,6 +12,7 @@ mod streams;
 use std::path::PathBuf;
 
 use super::{CommandError, Verdict, say};
+use crate::backend::Precision;
 use judge::Judge;
 
 /// Measure a checkpoint on drawn clips, on scripted streams, or compare an events file with its truth
@@ -41,6 +42,9 @@ pub struct Eval {
     /// First seed of the clips; training used seeds below 3,000,000,000
     #[arg(long, default_value_t = clips::SEED)]
     pub seed: u64,
+    /// auto, f32, int8
+    #[arg(long, default_value = "auto")]
+    pub precision: Precision,
     /// Worker threads; 0 is all cores
     #[arg(long, default_value_t = 0)]
     pub threads: usize,
@@ -83,7 +87,7 @@ impl Eval {
                 .map_err(|source| CommandError::Io { path: folder.clone(), source })?;
         }
         if self.clips > 0 {
-            let mut judge = Judge::new(&self.model, self.threads)?;
+            let mut judge = Judge::new(&self.model, self.precision, self.threads)?;
             say!("{}", judge.describe());
             let plain = clips::measure(&mut judge, &self)?;
             pairs::measure(&mut judge, &self)?;

@@ -192,6 +192,7 @@ fn play(arguments: &Eval, kind: usize, number: u64, hop: u32) -> Result<Played, 
     let [.., last] = &source;
     let detect = make("xclipdetect", &[("model", &arguments.model), ("labels", &labels.join("\n"))])?;
     detect.set_property("threads", u32::try_from(arguments.threads).unwrap_or(u32::MAX).min(1024));
+    detect.set_property("precision", arguments.precision.to_string());
     detect.set_property("hop", hop);
     let recording = watch(&pipeline, last, &detect, &labels, &format!("stream {number}"))?;
     let truth = script.truth().into_iter().filter(|truth| watched.contains(&truth.action));
