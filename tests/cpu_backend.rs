@@ -189,6 +189,30 @@ fn weights_of_the_wrong_size_are_refused_by_name() {
 }
 
 #[test]
+fn values_that_overflow_are_reported_and_never_rounded_to_numbers() {
+    let config = config("small");
+    let rule = Rule { size: 64, geometry: Geometry::Stretch, mean: [0.5; 3], std: [0.5; 3] };
+    for precision in BOTH {
+        for name in ["vision_model.encoder.layers.0.layer_norm1.weight", "vision_model.pre_layernorm.bias"] {
+            let mut source = |tensor: &str, shape: &[usize]| {
+                let mut values = recipe::tensor(tensor, shape);
+                if tensor == name {
+                    values[1] = 3e38;
+                }
+                Ok(values)
+            };
+            let isa = Isa::best();
+            let mut backend =
+                CpuBackend::from_source(&config, &rule, isa, 2, precision, &mut source).unwrap();
+            let frames = frames(&config, config.num_frames);
+            let prepared = backend.prepare(&frames.iter().collect::<Vec<_>>()).unwrap();
+            let found = backend.encode(&[&prepared]);
+            assert!(matches!(found, Err(BackendError::NotFinite { .. })), "{precision}, {name}: {found:?}");
+        }
+    }
+}
+
+#[test]
 fn devices_and_precisions_that_do_not_exist_list_what_does() {
     assert_eq!("auto".parse::<Device>().unwrap(), Device::Auto);
     for precision in [Precision::Auto, Precision::F32, Precision::Int8] {

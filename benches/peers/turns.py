@@ -81,24 +81,24 @@ def measure(xclipd, folder, threads, rounds, precisions, peers):
         print(f"starting {peer}", flush=True)
         command = [sys.executable, str(HERE / "peer.py"), peer, str(folder), str(threads)]
         processes.append(Process(peer, command, threads))
-    for _ in range(rounds):
+    def turns(who, *requests):
+        """Times by process and request; the first turn, after the others took the caches, is not timed."""
         for process in processes:
-            process.ask("window")
-    for _ in range(rounds):
-        for process in processes[:len(precisions)]:
-            process.ask("window")
-            process.ask("hop")
-    for _ in range(rounds):
-        for process in processes:
-            process.ask("text")
-    # The second loop only serves the comparison of a hop with a window.
+            process.times = {}
+        for _ in range(rounds + 1):
+            for process in who:
+                for request in requests:
+                    process.ask(request)
+        return {p.name: {request: p.times[request][1:] for request in requests} for p in who}
+
+    windows, texts = turns(processes, "window"), turns(processes, "text")
+    hops = turns(processes[:len(precisions)], "window", "hop")
     results = []
     for process in processes:
         process.close()
-        windows = process.times["window"]
-        times = {"window": windows[:rounds], "text": process.times["text"]}
-        if "hop" in process.times:
-            times |= {"window beside hop": windows[rounds:], "hop": process.times["hop"]}
+        times = {**windows[process.name], **texts[process.name]}
+        if process.name in hops:
+            times |= {"window beside hop": hops[process.name]["window"], "hop": hops[process.name]["hop"]}
         results.append({"name": process.name, "backend": process.hello["backend"], "times": times,
                         "logits": process.answer})
     reference = next((r for r in results if r["name"] == "torch eager f32"), results[0])

@@ -7,7 +7,7 @@
 use std::cell::RefCell;
 
 use super::activation::exp;
-use super::buffer::{Buffer, LINE, first};
+use super::buffer::{Buffer, LINE, first, first_mut};
 use super::gemm::Cpu;
 use super::isa::per_isa;
 use super::kernel::{Kernels, MAX_COLS, Tile};
@@ -151,9 +151,9 @@ fn attend_chunks<const FMA: bool, const C: usize>(
     for j in 0..keys {
         let value = value(j);
         for c in (0..value_panels * cols).step_by(C) {
-            let to = &mut packed_values[(c / cols * keys + j) * cols + c % cols..][..C];
+            let to = first_mut::<C, _>(&mut packed_values[(c / cols * keys + j) * cols + c % cols..]);
             match value.get(c..).unwrap_or(&[]) {
-                part if part.len() >= C => to.copy_from_slice(first::<C, _>(part)),
+                part if part.len() >= C => *to = *first::<C, _>(part),
                 part => {
                     to[..part.len()].copy_from_slice(part);
                     to[part.len()..].fill(0.0);
@@ -174,7 +174,7 @@ fn attend_chunks<const FMA: bool, const C: usize>(
                 let at = i * C;
                 let to = &mut query[(at / LINE * height + r) * LINE + at % LINE..];
                 match part.first_chunk::<C>() {
-                    Some(whole) => to[..C].copy_from_slice(whole),
+                    Some(whole) => *first_mut::<C, _>(to) = *whole,
                     None => to[..part.len()].copy_from_slice(part),
                 }
             }
@@ -259,7 +259,7 @@ fn softmax_row<const FMA: bool, const C: usize>(
             *x = exp::<FMA>(*x - max);
             *sum += *x;
         }
-        weights[(j / LINE * height + r) * LINE + j % LINE..][..C].copy_from_slice(&exps);
+        *first_mut::<C, _>(&mut weights[(j / LINE * height + r) * LINE + j % LINE..]) = exps;
     }
     1.0 / sums.iter().sum::<f32>()
 }

@@ -95,6 +95,14 @@ impl<'a, T> Shared<'a, T> {
         Self { start: values.as_mut_ptr(), len: values.len(), _life: PhantomData }
     }
 
+    /// Asks for the lines of a part, to write it soon; a hint only.
+    #[inline(always)]
+    pub fn expect(&self, from: usize, len: usize) {
+        for at in (from..from + len).step_by(LINE_BYTES / size_of::<T>()) {
+            prefetch::<true>(self.start.wrapping_add(at));
+        }
+    }
+
     /// # Safety
     /// No two live parts overlap, in this or another thread.
     #[inline(always)]
@@ -113,6 +121,29 @@ impl<'a, T> Shared<'a, T> {
         // SAFETY: the caller holds disjointness.
         unsafe { self.part(from, C) }.try_into().expect("the part has C values")
     }
+}
+
+/// Asks for a cache line, near where it will be written (`NEAR`) or anywhere above memory; a hint only.
+#[inline(always)]
+pub(super) fn prefetch<const NEAR: bool>(at: *const impl Sized) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: a prefetch has no effect but on caches, at any address; SSE is part of x86-64.
+    unsafe {
+        use std::arch::x86_64::{_MM_HINT_ET0, _MM_HINT_T1, _mm_prefetch};
+        if NEAR {
+            _mm_prefetch::<_MM_HINT_ET0>(at.cast());
+        } else {
+            _mm_prefetch::<_MM_HINT_T1>(at.cast());
+        }
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = at;
+}
+
+/// As [`first`], to write to: assigning an array is a vector store, `copy_from_slice` may be a call.
+#[inline(always)]
+pub(super) fn first_mut<const C: usize, T>(values: &mut [T]) -> &mut [T; C] {
+    values.first_chunk_mut().expect("the slice has at least C values")
 }
 
 /// The first C values: a slice of a length known at compile time.

@@ -7,15 +7,17 @@
 
 use std::ops::Range;
 
-use super::activation::quick_gelu;
-use super::buffer::{Buffer, LINE, LINE_BYTES, Number, Shared, first};
+use super::buffer::{Buffer, LINE, LINE_BYTES, Number, Shared, first, prefetch};
+use super::epilogue::{Epilogue, Target};
 use super::isa::{Isa, per_isa};
 use super::kernel::{Kernels, Tile};
 use super::kernel_i8::{DotKernels, Sums};
-use super::lhs::{Lhs, Writer};
+use super::lhs::Lhs;
 use super::linear::{Bytes, Format, Linear, Panels};
 use super::pool::Pool;
 use super::quantise::RowScale;
+
+pub use super::epilogue::Activation;
 
 /// Steps of k summed in registers before they are added to the tile: shorter chains of additions lose
 /// fewer bits.
@@ -43,12 +45,6 @@ impl Cpu {
     }
 }
 
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub enum Activation {
-    None,
-    QuickGelu,
-}
-
 /// Where a product goes.
 pub enum Out<'a> {
     /// Row-major, rows of `outs` values.
@@ -59,19 +55,12 @@ pub enum Out<'a> {
     Lhs(&'a mut Lhs, &'a Linear),
 }
 
-enum Target<'a> {
-    Rows(Shared<'a>),
-    AddTo(Shared<'a>),
-    Lhs(Writer<'a>),
-}
-
 struct Product<'a> {
     kernels: Kernels,
     dots: DotKernels,
     lhs: &'a Lhs,
     rhs: &'a Linear,
-    activation: Activation,
-    target: Target<'a>,
+    epilogue: Epilogue<'a>,
     /// The panel that this thread will most likely take next is so many further on.
     ahead: usize,
 }
@@ -95,7 +84,8 @@ pub fn gemm_from(cpu: &Cpu, lhs: &Lhs, rhs: &Linear, first: usize, activation: A
         }
     };
     let (kernels, dots, ahead) = (cpu.kernels, cpu.dots, cpu.pool.threads());
-    let product = Product { kernels, dots, lhs, rhs, activation, target, ahead };
+    let epilogue = Epilogue { activation, target, outs: rhs.outs };
+    let product = Product { kernels, dots, lhs, rhs, epilogue, ahead };
     let tiles = lhs.rows.div_ceil(lhs.tile.max(1));
     let skipped = first / rhs.cols;
     let panels = rhs.outs.div_ceil(rhs.cols) - skipped;
@@ -120,102 +110,121 @@ per_isa! {
 
 #[inline(always)]
 fn multiply_body<const FMA: bool>(product: &Product<'_>, panel: usize, tiles: Range<usize>) {
-    match &product.rhs.panels {
-        Panels::F32(panels) => multiply_f32::<FMA>(product, panels, panel, tiles),
-        Panels::Int8(bytes) => multiply_i8::<FMA>(product, bytes, panel, tiles),
+    match (&product.rhs.panels, product.rhs.cols) {
+        (Panels::F32(panels), 32) => multiply_f32::<FMA, 32>(product, panels, panel, tiles),
+        (Panels::F32(panels), 16) => multiply_f32::<FMA, 16>(product, panels, panel, tiles),
+        (Panels::F32(panels), _) => multiply_f32::<FMA, 8>(product, panels, panel, tiles),
+        (Panels::Int8(bytes), 32) => multiply_i8::<FMA, 32>(product, bytes, panel, tiles),
+        (Panels::Int8(bytes), 16) => multiply_i8::<FMA, 16>(product, bytes, panel, tiles),
+        (Panels::Int8(bytes), _) => multiply_i8::<FMA, 8>(product, bytes, panel, tiles),
     }
 }
 
 #[inline(always)]
-fn multiply_f32<const FMA: bool>(product: &Product<'_>, panels: &Buffer, panel: usize, tiles: Range<usize>) {
-    let Product { lhs, rhs, .. } = product;
-    let (k, cols) = (rhs.ins, rhs.cols);
+fn multiply_f32<const FMA: bool, const NR: usize>(
+    product: &Product<'_>,
+    panels: &Buffer,
+    panel: usize,
+    tiles: Range<usize>,
+) {
+    let Product { lhs, rhs, epilogue, .. } = product;
+    let (k, first_col) = (rhs.ins, panel * NR);
     let padded = k.div_ceil(LINE) * LINE;
-    let size = k * cols;
+    let size = k * NR;
     let packed = &panels[panel * size..][..size];
     let mut ahead = Ahead::new(panels, (panel + product.ahead) * size, size, tiles.len());
+    let bias = *first::<NR, _>(&rhs.bias[first_col..]);
     let mut tile = Tile::new();
     for index in tiles {
         ahead.step();
         let first_row = index * lhs.tile;
         let height = lhs.tile.min(lhs.rows - first_row);
+        epilogue.expect(first_row, height, first_col, NR);
         let rows = &lhs.values[first_row * padded..][..height * padded];
         let kernel = product.kernels.for_rows(height);
         for start in (0..k).step_by(CHAIN) {
             let steps = CHAIN.min(k - start);
-            let (a, b) = (&rows[start * height..], &packed[start * cols..]);
+            let (a, b) = (&rows[start * height..], &packed[start * NR..]);
             // SAFETY: `a` has the lines of `steps` columns of `height` rows and `b` `steps`·NR values;
             // CHAIN is a multiple of 16, so both stay on lines; the tile holds the largest R·NR; the
             // kernels are those of a detected instruction set.
             unsafe { kernel(steps, a.as_ptr(), b.as_ptr(), tile.0.as_mut_ptr(), start > 0) }
         }
-        finish::<FMA>(product, &mut tile.0[..height * cols], first_row, panel * cols);
+        for (r, values) in tile.0.as_chunks::<NR>().0[..height].iter().enumerate() {
+            // SAFETY: rows of this tile × columns of this panel belong to this task alone.
+            unsafe { epilogue.put::<FMA, NR>(first_row + r, first_col, *values, &bias) }
+        }
     }
 }
 
 #[inline(always)]
-fn multiply_i8<const FMA: bool>(product: &Product<'_>, bytes: &Bytes, panel: usize, tiles: Range<usize>) {
-    let Product { lhs, rhs, .. } = product;
-    let (k, cols) = (rhs.ins, rhs.cols);
+fn multiply_i8<const FMA: bool, const NR: usize>(
+    product: &Product<'_>,
+    bytes: &Bytes,
+    panel: usize,
+    tiles: Range<usize>,
+) {
+    let Product { lhs, rhs, epilogue, .. } = product;
+    let (k, first_col) = (rhs.ins, panel * NR);
     let padded = k.div_ceil(LINE_BYTES) * LINE_BYTES;
-    let size = k.next_multiple_of(4) * cols;
+    let size = k.next_multiple_of(4) * NR;
     let packed = &bytes.panels[panel * size..][..size];
     let mut ahead = Ahead::new(&bytes.panels, (panel + product.ahead) * size, size, tiles.len());
-    let (column_scales, column_sums) =
-        (&bytes.scales[panel * cols..][..cols], &bytes.sums[panel * cols..][..cols]);
-    let (mut sums, mut tile) = (Sums::new(), Tile::new());
+    let bias = *first::<NR, _>(&rhs.bias[first_col..]);
+    let scales = *first::<NR, _>(&bytes.scales[first_col..]);
+    let column_sums = *first::<NR, _>(&bytes.sums[first_col..]);
+    let (mut sums, mut fine_sums) = (Sums::new(), Sums::new());
     for index in tiles {
         ahead.step();
         let first_row = index * lhs.tile;
         let height = lhs.tile.min(lhs.rows - first_row);
+        epilogue.expect(first_row, height, first_col, NR);
         let kernel = product.dots.for_rows(height);
-        let tile = &mut tile.0[..height * cols];
-        for fine in [false, true] {
-            if fine && lhs.format != Format::Int8Fine {
-                break;
+        let rows = |bytes: &Buffer<u8>| bytes[first_row * padded..][..height * padded].as_ptr();
+        // SAFETY (both): `rows` are the lines of `height` rows and `packed` all quads of the panel; sums
+        // hold the largest R·NR; the kernels are those of a detected instruction set.
+        unsafe { kernel(size / NR / 4, rows(&lhs.bytes), packed.as_ptr(), sums.0.as_mut_ptr()) }
+        let fine = lhs.format == Format::Int8Fine;
+        if fine {
+            unsafe { kernel(size / NR / 4, rows(&lhs.fine), packed.as_ptr(), fine_sums.0.as_mut_ptr()) }
+        }
+        let rows = (first_row..).zip(&lhs.scales[first_row..][..height]);
+        let (sums, fine_sums) = (sums.0.as_chunks::<NR>().0, fine_sums.0.as_chunks::<NR>().0);
+        // Two loops, so that neither has a branch between its vectors.
+        if fine {
+            for (((row, scale), sums), fine_sums) in rows.zip(sums).zip(fine_sums) {
+                let mut values = to_f32(sums, *scale, &scales, &column_sums);
+                let more = to_f32(fine_sums, scale.of_fine(), &scales, &column_sums);
+                for i in 0..NR {
+                    values[i] += more[i];
+                }
+                // SAFETY: rows of this tile × columns of this panel belong to this task alone.
+                unsafe { epilogue.put::<FMA, NR>(row, first_col, values, &bias) }
             }
-            let bytes = if fine { &lhs.fine } else { &lhs.bytes };
-            let rows = &bytes[first_row * padded..][..height * padded];
-            // SAFETY: `rows` has the lines of `height` rows and `packed` all quads of the panel; `sums`
-            // holds the largest R·NR; the kernels are those of a detected instruction set.
-            unsafe { kernel(size / cols / 4, rows.as_ptr(), packed.as_ptr(), sums.0.as_mut_ptr()) }
-            let scales = &lhs.scales[first_row..][..height];
-            if cols >= LINE {
-                to_f32::<LINE>(&sums.0, scales, fine, column_scales, column_sums, tile);
-            } else {
-                to_f32::<8>(&sums.0, scales, fine, column_scales, column_sums, tile);
+        } else {
+            for ((row, scale), sums) in rows.zip(sums) {
+                let values = to_f32(sums, *scale, &scales, &column_sums);
+                // SAFETY: as above.
+                unsafe { epilogue.put::<FMA, NR>(row, first_col, values, &bias) }
             }
         }
-        finish::<FMA>(product, tile, first_row, panel * cols);
     }
 }
 
-/// Sums of bytes → (sum − zero · column sum) · row scale · column scale, C columns at a time; C divides
-/// NR. Those of fine bytes are added.
+/// A row's sums of bytes → (sum − zero · column sum) · row scale · column scale.
 #[inline(always)]
-fn to_f32<const C: usize>(
-    sums: &[i32],
-    rows: &[RowScale],
-    fine: bool,
-    scales: &[f32],
-    column_sums: &[i32],
-    tile: &mut [f32],
-) {
-    let cols = scales.len();
-    for (r, row) in rows.iter().enumerate() {
-        let row = if fine { row.of_fine() } else { *row };
-        for c in (0..cols).step_by(C) {
-            // Arrays by value: the compiler keeps them in vector registers.
-            let sums = *first::<C, _>(&sums[r * cols + c..]);
-            let (scales, column_sums) = (*first::<C, _>(&scales[c..]), *first::<C, _>(&column_sums[c..]));
-            let mut values = if fine { *first::<C, _>(&tile[r * cols + c..]) } else { [0f32; C] };
-            for i in 0..C {
-                let exact = sums[i].wrapping_sub(row.zero.wrapping_mul(column_sums[i]));
-                values[i] += exact as f32 * (row.scale * scales[i]);
-            }
-            tile[r * cols + c..][..C].copy_from_slice(&values);
-        }
+fn to_f32<const NR: usize>(
+    sums: &[i32; NR],
+    row: RowScale,
+    scales: &[f32; NR],
+    column_sums: &[i32; NR],
+) -> [f32; NR] {
+    let mut values = [0f32; NR];
+    for i in 0..NR {
+        let exact = sums[i].wrapping_sub(row.zero.wrapping_mul(column_sums[i]));
+        values[i] = exact as f32 * (row.scale * scales[i]);
     }
+    values
 }
 
 /// Asks for the panel after this one while this one is at work, a share with every tile; with few tiles
@@ -236,89 +245,7 @@ impl<'a> Ahead<'a> {
     #[inline(always)]
     fn step(&mut self) {
         for line in self.shares.next().unwrap_or(&[]).chunks(LINE_BYTES) {
-            prefetch(&line[0]);
-        }
-    }
-}
-
-/// Asks for a cache line; a hint only.
-#[inline(always)]
-fn prefetch(at: &u8) {
-    #[cfg(target_arch = "x86_64")]
-    // SAFETY: a prefetch has no effect but on caches, at any address; SSE is part of x86-64.
-    unsafe {
-        std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T1 }>((&raw const *at).cast())
-    };
-    #[cfg(not(target_arch = "x86_64"))]
-    let _ = at;
-}
-
-/// Bias, activation and the way out of a tile: rows from `first_row`, a panel's columns from `first_col`.
-#[inline(always)]
-fn finish<const FMA: bool>(product: &Product<'_>, tile: &mut [f32], first_row: usize, first_col: usize) {
-    if product.rhs.cols >= LINE {
-        finish_chunks::<FMA, LINE>(product, tile, first_row, first_col);
-    } else {
-        finish_chunks::<FMA, 8>(product, tile, first_row, first_col);
-    }
-}
-
-/// C columns at a time; C divides NR. One plain loop over the tile per step: it stays in the first-level
-/// cache, and the compiler vectorises every one.
-#[inline(always)]
-fn finish_chunks<const FMA: bool, const C: usize>(
-    product: &Product<'_>,
-    tile: &mut [f32],
-    first_row: usize,
-    first_col: usize,
-) {
-    let (cols, outs) = (product.rhs.cols, product.rhs.outs);
-    let bias = &product.rhs.bias[first_col..][..cols];
-    for row in tile.chunks_exact_mut(cols) {
-        for c in (0..cols).step_by(C) {
-            let (mut values, bias) = (*first::<C, _>(&row[c..]), *first::<C, _>(&bias[c..]));
-            for i in 0..C {
-                values[i] += bias[i];
-            }
-            row[c..][..C].copy_from_slice(&values);
-        }
-    }
-    if product.activation == Activation::QuickGelu {
-        for c in (0..tile.len()).step_by(C) {
-            let mut values = *first::<C, _>(&tile[c..]);
-            for value in &mut values {
-                *value = quick_gelu::<FMA>(*value);
-            }
-            tile[c..][..C].copy_from_slice(&values);
-        }
-    }
-    let width = cols.min(outs - first_col);
-    let whole = width - width % C;
-    // SAFETY (all): rows of this tile × columns of this panel belong to this task alone.
-    for (r, values) in tile.chunks_exact(cols).enumerate() {
-        let start = (first_row + r) * outs + first_col;
-        match &product.target {
-            Target::Rows(to) => {
-                for c in (0..whole).step_by(C) {
-                    unsafe { *to.array(start + c) = *first::<C, _>(&values[c..]) };
-                }
-                unsafe { to.part(start + whole, width - whole) }.copy_from_slice(&values[whole..width]);
-            }
-            Target::AddTo(to) => {
-                for c in (0..whole).step_by(C) {
-                    let to: &mut [f32; C] = unsafe { to.array(start + c) };
-                    let (mut sum, values) = (*to, *first::<C, _>(&values[c..]));
-                    for i in 0..C {
-                        sum[i] += values[i];
-                    }
-                    *to = sum;
-                }
-                let rest = unsafe { to.part(start + whole, width - whole) };
-                for (to, value) in rest.iter_mut().zip(&values[whole..width]) {
-                    *to += value;
-                }
-            }
-            Target::Lhs(next) => unsafe { next.put(first_row + r, first_col, &values[..width]) },
+            prefetch::<false>(&raw const line[0]);
         }
     }
 }

@@ -170,6 +170,15 @@ impl<'a> Writer<'a> {
         &self.values
     }
 
+    /// Asks for the lines of these values, to write them soon.
+    #[inline(always)]
+    pub fn expect(&self, row: usize, col: usize, width: usize) {
+        let (start, step) = self.row(row);
+        for line in col / LINE..(col + width).div_ceil(LINE) {
+            self.values.expect(start + line * step, 1);
+        }
+    }
+
     /// Writes values of `row` from column `col` on.
     ///
     /// # Safety

@@ -1,6 +1,6 @@
 //! Weights and bias of y = x·Wᵀ + b, packed once at load in panels of NR output columns.
 
-use super::buffer::{Buffer, LINE, Shared};
+use super::buffer::{Buffer, LINE, Shared, first_mut};
 use super::gemm::Cpu;
 use super::kernel_i8::MAX_K;
 use super::quantise::quantise_weights;
@@ -100,14 +100,15 @@ impl Linear {
                     let packed = unsafe { panels.part(panel * size, size) };
                     let mut bytes = vec![0; ins.next_multiple_of(4)];
                     for column in columns(panel) {
-                        let step = quantise_weights(row(column), &mut bytes[..ins]);
+                        let (step, sum) =
+                            unsafe { (&mut scales.part(column, 1)[0], &mut sums.part(column, 1)[0]) };
+                        quantise_weights(cpu.isa, row(column), &mut bytes[..ins], step, sum);
+                        *step *= scale;
                         for (quad, to) in
                             bytes.as_chunks::<4>().0.iter().zip(packed.chunks_exact_mut(4 * cols))
                         {
-                            to[column % cols * 4..][..4].copy_from_slice(quad);
+                            *first_mut::<4, _>(&mut to[column % cols * 4..]) = *quad;
                         }
-                        unsafe { scales.part(column, 1)[0] = step * scale };
-                        unsafe { sums.part(column, 1)[0] = bytes.iter().map(|b| i32::from(*b)).sum() };
                     }
                 });
             }

@@ -12,6 +12,7 @@ mod auto;
 mod block;
 mod buffer;
 mod embed;
+mod epilogue;
 mod gemm;
 mod isa;
 mod kernel;

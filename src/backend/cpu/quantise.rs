@@ -97,10 +97,12 @@ fn byte<const FMA: bool>(x: f32, inverse: f32, zero: f32) -> u8 {
     (y + ROUND).to_bits() as u8
 }
 
+/// Values looked at side by side.
+const LANES: usize = 16;
+
 /// The least and the largest of the values and 0, and whether all are finite.
 #[inline(always)]
 fn range(row: &[f32]) -> (f32, f32, bool) {
-    const LANES: usize = 16;
     let (mut low, mut high, mut none) = ([0f32; LANES], [0f32; LANES], [0f32; LANES]);
     let (chunks, rest) = row.as_chunks::<LANES>();
     for chunk in chunks {
@@ -122,21 +124,34 @@ fn range(row: &[f32]) -> (f32, f32, bool) {
     (low, high, none.iter().all(|v| *v == 0.0))
 }
 
-/// Weights of one output channel → symmetric bytes −127…127; returns their scale.
-pub(super) fn quantise_weights(row: &[f32], to: &mut [i8]) -> f32 {
-    const LANES: usize = 16;
+per_isa! {
+    /// Weights of one output channel → symmetric bytes −127…127, their scale and their sum.
+    pub(super) fn quantise_weights(
+        row: &[f32], to: &mut [i8], scale: &mut f32, sum: &mut i32,
+    ) = quantise_weights_body
+}
+
+#[inline(always)]
+fn quantise_weights_body<const FMA: bool>(row: &[f32], to: &mut [i8], scale: &mut f32, sum: &mut i32) {
     let mut largest = [0f32; LANES];
-    for chunk in row.chunks(LANES) {
-        for (m, w) in largest.iter_mut().zip(chunk) {
-            *m = if w.abs() > *m { w.abs() } else { *m };
+    let (chunks, rest) = row.as_chunks::<LANES>();
+    for chunk in chunks {
+        for i in 0..LANES {
+            let w = chunk[i].abs();
+            largest[i] = if w > largest[i] { w } else { largest[i] };
         }
     }
-    let largest = largest.into_iter().fold(0.0, f32::max);
+    let largest = largest.iter().chain(rest).fold(0f32, |m, w| m.max(w.abs()));
     let inverse = if largest > LEAST { 127.0 / largest } else { 0.0 };
-    for (to, w) in to.iter_mut().zip(row) {
-        *to = (w * inverse + ROUND).to_bits() as i8;
+    let mut sums = [0i32; LANES];
+    for (to, row) in to.chunks_mut(LANES).zip(row.chunks(LANES)) {
+        for ((to, w), sum) in to.iter_mut().zip(row).zip(&mut sums) {
+            *to = (w * inverse + ROUND).to_bits() as i8;
+            *sum += i32::from(*to);
+        }
     }
-    largest / 127.0
+    *scale = largest / 127.0;
+    *sum = sums.iter().sum();
 }
 
 #[cfg(test)]
