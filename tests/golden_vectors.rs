@@ -4,9 +4,9 @@ use std::path::{Path, PathBuf};
 
 use gstxclip::backend::cpu::{CpuBackend, Isa};
 use gstxclip::backend::{Device, Precision};
+use gstxclip::command::bench::subject;
 use gstxclip::command::verify;
-use gstxclip::model::{Config, Heads, Model, recipe};
-use gstxclip::preprocess::{Geometry, Rule};
+use gstxclip::model::{Config, Heads, Model};
 
 fn golden(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name)
@@ -15,15 +15,7 @@ fn golden(name: &str) -> PathBuf {
 fn synthetic(name: &str, isa: Isa, threads: usize, precision: Precision) -> (Config, CpuBackend) {
     let json = std::fs::read(golden(name).join("config.json")).unwrap();
     let config = Config::parse("config.json", &json, Heads::Hf).unwrap();
-    let size = config.image_size as u32;
-    let rule = Rule {
-        size,
-        geometry: Geometry::ShortestEdge { short: size },
-        mean: [0.485, 0.456, 0.406],
-        std: [0.229, 0.224, 0.225],
-    };
-    let mut source = |name: &str, shape: &[usize]| Ok(recipe::tensor(name, shape));
-    let backend = CpuBackend::from_source(&config, &rule, isa, threads, precision, &mut source).unwrap();
+    let backend = subject::synthetic(&config, isa, threads, precision).unwrap();
     (config, backend)
 }
 

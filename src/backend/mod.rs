@@ -154,7 +154,9 @@ pub fn open(
     precision: Precision,
     threads: usize,
 ) -> Result<Box<dyn Backend>, BackendError> {
-    match device {
-        Device::Auto | Device::Cpu => Ok(Box::new(cpu::CpuBackend::new(model, threads, precision)?)),
-    }
+    let backend = match device {
+        Device::Auto | Device::Cpu => Box::new(cpu::CpuBackend::new(model, threads, precision)?),
+    };
+    model.weights.release();
+    Ok(backend)
 }

@@ -176,6 +176,10 @@ fn forward(backend: &mut dyn Backend, config: &Config, golden: &Golden<'_>) -> a
         bail!("the file has no `input_ids` [K, N]: made by another script?");
     };
     ensure!(shape.len() == 2 && shape[1] >= 1, "`input_ids`: expected shape [K, N], the file has {shape:?}");
+    let vocabulary = config.vocab_size;
+    if let Some(id) = ids.iter().find(|id| !(0.0..vocabulary as f64).contains(*id)) {
+        bail!("`input_ids`: id {id} is not in the model's vocabulary of {vocabulary}");
+    }
     let prompts: Vec<Vec<u32>> =
         ids.chunks(shape[1]).map(|ids| ids.iter().map(|id| *id as u32).collect()).collect();
 
