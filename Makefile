@@ -1,5 +1,5 @@
 # Every target is one line or a script in scripts/.
-.PHONY: demo test lint bench bench-peers install setup
+.PHONY: demo test lint bench bench-peers train eval install setup
 
 demo:    # scripted camera over RTSP on loopback -> events beside the truth, demo.mp4
 	@scripts/demo.sh
@@ -15,6 +15,12 @@ bench:   # optimised; prints times
 
 bench-peers: # us and PyTorch, ONNX Runtime, OpenVINO in turns -> benches/RESULTS.md; ARGS="--quick" only tries it
 	@scripts/bench_peers.sh $(ARGS)
+
+train:   # the demo model from nothing, into target/train; hours
+	@scripts/train.sh
+
+eval:    # the demo model's figures; some minutes
+	@scripts/eval.sh
 
 install: # the plugin where GStreamer finds it, xclipd on the PATH
 	@scripts/install.sh

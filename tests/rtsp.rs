@@ -126,15 +126,15 @@ fn a_camera_s_events_match_its_script_and_no_picture_waits() {
         .iter()
         .filter(|(event, _)| event.phase == Phase::Start)
         .map(|(event, told)| {
-            let (end, _) = of(&event.id, Phase::End).expect("every event ends by the end of the stream");
+            let (end, ended) = of(&event.id, Phase::End).expect("every event ends by the end of the stream");
             let span = Span {
                 label: event.label.clone(),
                 start: seconds(&event.start, begun),
                 end: seconds(end.end.as_ref().unwrap(), begun),
             };
             // When the message was on the bus, not what it says.
-            let detected = told.duration_since(begun).unwrap().as_secs_f64();
-            Reported { span, detected }
+            let at = |moment: &SystemTime| moment.duration_since(begun).unwrap().as_secs_f64();
+            Reported { span, detected: at(told), ended: at(ended) }
         })
         .collect();
     let matching = Matching::new(&truth, &reported, 0.3);

@@ -6,6 +6,7 @@
 
 import argparse
 import json
+import random
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from tokenizers import Tokenizer
 from transformers import XCLIPModel
 
 import tokenizer as words
+from encoder import recode
 from losses import EMPTY, background
 from model import IMAGE, Net, config, pixels
 from stream import Clips, play
@@ -57,13 +59,18 @@ class Model:
         return torch.cat(rows)
 
 
-def clips(model, count, hardness, seed):
-    """Top-1 over the 20 labels and over held-out phrasings, and what the open score says."""
+def clips(model, count, hardness, seed, encoded=False):
+    """Top-1 over the 20 labels and over held-out phrasings, and what the open score says. With two people, either
+    action is right. `encoded`: every clip passes through an H.264 encoder first."""
     stream = Clips(seed=seed, hardness=hardness, mixed=0.0)
     header = stream.header
     batch = stream.batch(count)
     stream.close()
+    if encoded:
+        choice = random.Random(seed)
+        batch.frames = np.stack([recode(frames, choice) for frames in batch.frames])
     truth = torch.tensor([clip["action"] for clip in batch.clips])
+    other = torch.tensor([-1 if clip["other"] is None else clip["other"] for clip in batch.clips])
     held_out = [phrases[0] for phrases in header["held_out_phrasings"]]
     text = model.text(header["labels"] + held_out + BACKGROUND)
     logits = model.logits(batch.frames, text)
@@ -71,11 +78,16 @@ def clips(model, count, hardness, seed):
     best = labels.argmax(1)
     p = (labels - background(others)).sigmoid()
     present = torch.nn.functional.one_hot(truth, 20).bool()
+    present[other >= 0] |= torch.nn.functional.one_hot(other[other >= 0], 20).bool()
+
+    def right(choices):
+        return ((choices == truth) | (choices == other)).float().mean().item()
+
     report = {
         "clips": count,
-        "top1": (best == truth).float().mean().item(),
-        "top5": (labels.topk(5, 1).indices == truth[:, None]).any(1).float().mean().item(),
-        "top1_held_out_phrasings": (unseen.argmax(1) == truth).float().mean().item(),
+        "top1": right(best),
+        "top5": present.gather(1, labels.topk(5, 1).indices).any(1).float().mean().item(),
+        "top1_held_out_phrasings": right(unseen.argmax(1)),
         "present_over_0.6": (p[present] > 0.6).float().mean().item(),
         "absent_under_0.4": (p[~present] < 0.4).float().mean().item(),
     }
@@ -205,8 +217,8 @@ def main():
     torch.set_num_threads(a.threads)
     model = Model(a.model)
     if a.clips:
-        for name, hardness in (("plain", 0.0), ("busy", 1.0)):
-            report, per_action = clips(model, a.clips, hardness, a.seed)
+        for name, hardness, encoded in (("plain", 0.0, False), ("whole world", 1.0, False), ("encoded", 1.0, True)):
+            report, per_action = clips(model, a.clips, hardness, a.seed, encoded)
             print(name, json.dumps(report))
             if a.verbose:
                 for label, row in per_action.items():

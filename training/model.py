@@ -82,6 +82,7 @@ class Net(nn.Module):
         self.patch_head = nn.Linear(width, JOINTS * 3)
         self.frame_head = nn.Linear(width, 8 + 2)
         self.action_head = nn.Linear(joint, 20)
+        self.way_head = nn.Linear(joint, 3)
         self.attention = {}
 
     def watch_attention(self):

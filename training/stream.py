@@ -4,7 +4,7 @@ import json
 import os
 import struct
 import subprocess
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -45,6 +45,7 @@ class Batch:
     frames: np.ndarray  # B, T, S, S, 3 uint8
     joints: np.ndarray  # B, T, 2 people, 11 joints, 2: fractions of the picture, 0 where nobody is
     clips: list  # one dict per clip, see `describe` in src/scene/raw.rs
+    twins: list = field(default_factory=list)  # (position of a clip, of its mirrored or reversed twin)
 
 
 class Clips:

@@ -1,9 +1,10 @@
-"""Trains the demo model from scratch on the drawn world.
+"""Trains the demo model on the drawn world.
 
     cargo build --release --no-default-features
     python training/train.py --out RUN --clips 200000
 
-Writes RUN/{tokenizer.json,config.json,checkpoint.pt,train.log} and goes on from a checkpoint it finds there.
+Writes RUN/{tokenizer.json,checkpoint.pt,train.log} and goes on from a checkpoint it finds there. With --warm OTHER it
+begins with the weights of another run.
 """
 
 import argparse
@@ -11,11 +12,13 @@ import json
 import os
 import queue
 import random
+import shutil
 import sys
 import threading
 import time
 from pathlib import Path
 
+import numpy as np
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as multiprocessing
@@ -23,11 +26,13 @@ from tokenizers import Tokenizer
 
 import losses
 import tokenizer as words
+import variants
 from model import Net, config, initialise, pixels
-from stream import Clips
+from encoder import recode
+from stream import Batch, Clips
 
-# Clips 0..10^9 are for training, everything above for evaluation.
-SEED = 0
+# Of the clips of a batch, so many are mirrored or reversed twins.
+MIRRORED, REVERSED = 2, 1
 
 
 def arguments():
@@ -39,6 +44,9 @@ def arguments():
     p.add_argument("--processes", type=int, default=2, help="one thread each")
     p.add_argument("--rate", type=float, default=5e-4)
     p.add_argument("--decay", type=float, default=0.4, help="share of the schedule over which the rate falls to 0")
+    p.add_argument("--seed", type=int, default=0, help="first clip; 0 to 10^9 are for training")
+    p.add_argument("--warm", type=Path, help="run whose weights to begin with")
+    p.add_argument("--encoded", type=float, default=0.12, help="share of clips that pass through an H.264 encoder")
     p.add_argument("--hardness", type=float, nargs=2, default=(0.1, 0.15), help="share of busy scenes, first and last")
     return p.parse_args()
 
@@ -55,16 +63,42 @@ class Practice:
 
     def note(self, actions, hits):
         for action, hit in zip(actions.tolist(), hits.tolist()):
-            self.recall[action] += 0.03 * (hit - self.recall[action])
+            if action < len(self.recall):
+                self.recall[action] += 0.03 * (hit - self.recall[action])
 
 
-def prefetch(clips, batch, practice, choice):
+def gather(clips, count, encoded, practice, choice):
+    """A batch of `count` clips, some of them twins of others, some encoded."""
+    def draw(number):
+        batch = clips.batch(number, lambda clip: practice.wants(clip, choice))
+        return [list(row) for row in zip(batch.frames, batch.joints, batch.clips)]
+
+    rows = draw(count - MIRRORED - REVERSED)
+    directed = [i for i, row in enumerate(rows) if row[2]["direction"] is not None][:MIRRORED]
+    ordered = [i for i, row in enumerate(rows) if variants.can_reverse(row[2], clips.header)][:REVERSED]
+    # No twins to be had: more clips instead.
+    rows += draw(MIRRORED + REVERSED - len(directed) - len(ordered))
+    for row in rows:
+        if choice.random() < encoded:
+            row[0] = recode(row[0], choice)
+    twins = []
+    for i in directed:
+        twins.append((i, len(rows)))
+        rows.append(variants.mirror(*rows[i]))
+    for i in ordered:
+        twins.append((i, len(rows)))
+        rows.append(variants.reverse(*rows[i], clips.header, choice))
+    frames, joints, said = zip(*rows)
+    return Batch(np.stack(frames), np.stack(joints).astype(np.float32), list(said), twins)
+
+
+def prefetch(draw):
     """Batches, drawn while the model computes."""
     ready = queue.Queue(3)
 
     def fill():
         while True:
-            ready.put(clips.batch(batch, lambda clip: practice.wants(clip, choice)))
+            ready.put(draw())
 
     threading.Thread(target=fill, daemon=True).start()
     return ready
@@ -82,12 +116,23 @@ def texts(batch, header, choice):
 def step(net, tokenizer, batch, header, practice, choice):
     labels, captions, generic = texts(batch, header, choice)
     video, patches, cls, tokens = net.video(pixels(batch.frames))
-    every = labels + [caption["text"] for caption in captions] + generic
+    wearing = choice.choice(["a person in {}", "someone in {}", "a person wearing {}", "a human dressed in {}", "a figure in {}"])
+    colours = [wearing.format(colour) for colour in header["colours"]]
+    texts_of_twins = [variants.pair_texts(batch.clips[i], batch.clips[j], header, choice) for i, j in batch.twins]
+    every = labels + [caption["text"] for caption in captions] + generic + colours + sum(texts_of_twins, [])
     logits = net.logits(video, patches, net.text(words.encode(tokenizer, every)))
-    own, rest = logits[:, :20], logits[:, 20:]
+    said = 20 + len(captions) + len(generic)
+    own, rest = logits[:, :20], logits[:, 20:said]
+    twins = [(i, j, said + 8 + 2 * n, said + 9 + 2 * n) for n, (i, j) in enumerate(batch.twins)]
+    mirrored = [twin for twin in twins if batch.clips[twin[1]]["action"] < variants.BACKWARDS]
+    reversed_ = [twin for twin in twins if batch.clips[twin[1]]["action"] >= variants.BACKWARDS]
+    turn, left_right = losses.both_ways(logits, mirrored)
+    order, up_down = losses.both_ways(logits, reversed_)
+    colour, worn = losses.colours(logits[:, said : said + 8], batch.clips)
     target = losses.presence(batch.clips)
     match = losses.matches(batch.clips, captions)
     action = torch.tensor([clip["action"] for clip in batch.clips])
+    other = torch.tensor([-1 if clip["other"] is None else clip["other"] for clip in batch.clips])
     people = (action != losses.EMPTY).float()[:, None]
     count = len(captions) + 1
     pose, patch, attention = losses.figures(net, cls, tokens, batch.joints)
@@ -99,15 +144,24 @@ def step(net, tokenizer, batch, header, practice, choice):
         "patch": patch,
         "attention": attention,
         "attributes": losses.attributes(net, video, cls, batch.clips),
+        "way": losses.way(net, video, batch.clips, batch.joints),
+        "colour": colour,
+        "turn": turn,
+        "order": order,
     }
-    weights = dict(closed=1, open=0.5, captions=1, pose=8, patch=4, attention=0.3, attributes=0.3)
+    weights = dict(closed=1, open=0.5, captions=1, pose=8, patch=4, attention=0.3, attributes=0.3, way=1, colour=0.5,
+                   turn=0.7, order=0.5)
     loss = sum(weights[name] * part for name, part in parts.items())
     with torch.no_grad():
         p = (own - losses.background(rest[:, count:])).sigmoid()
         sure = target == 1
-        hits = (own.argmax(1) == action).float()
+        best = own.argmax(1)
+        hits = ((best == action) | (best == other)).float()
         practice.note(action, hits)
-        parts["top1"] = hits.mean()
+        parts["top1"] = hits[action < 20].mean()
+        hard = torch.tensor([clip["look"] != "plain" for clip in batch.clips])
+        parts["top1_hard"] = hits[hard & (action < 20)].mean()
+        parts["left_right"], parts["up_down"], parts["worn"] = left_right, up_down, worn
         parts["hit"] = (p[sure] > 0.6).float().mean() if sure.any() else torch.zeros(())
         parts["false"] = (p[target == 0] > 0.6).float().mean() * 19
     return loss, parts
@@ -146,6 +200,12 @@ def work(rank, a):
     )
     done = {"clips": 0, "steps": 0, "seconds": 0.0}
     checkpoint = a.out / "checkpoint.pt"
+    if a.warm and not checkpoint.exists():
+        missing, unknown = net.load_state_dict(
+            torch.load(a.warm / "checkpoint.pt", map_location="cpu")["net"], strict=False
+        )
+        if unknown or any(not name.startswith("way_head") for name in missing):
+            raise ValueError(f"{a.warm} is another model: missing {missing}, unknown {unknown}")
     if checkpoint.exists():
         saved = torch.load(checkpoint, map_location="cpu")
         net.load_state_dict(saved["net"])
@@ -153,10 +213,11 @@ def work(rank, a):
         done = saved["done"]
     practice = Practice(done.get("recall"))
     # Some clips are passed over (see Practice), none is drawn twice: at least a third is taken.
-    clips = Clips(seed=SEED, start=3 * done["clips"] + rank, step=a.processes, ramp=2 * a.clips,
-                  hardness=a.hardness[0], final_hardness=a.hardness[1])
+    clips = Clips(seed=a.seed, start=3 * done["clips"] + rank, step=a.processes, ramp=2 * a.clips,
+                  hardness=a.hardness[0], final_hardness=a.hardness[1], pairs="seen")
     choice = random.Random(1000 * done["steps"] + rank)
-    batches = prefetch(clips, a.batch, practice, random.Random(1000 * done["steps"] + 500 + rank))
+    drawing = random.Random(1000 * done["steps"] + 500 + rank)
+    batches = prefetch(lambda: gather(clips, a.batch, a.encoded, practice, drawing))
     log = open(a.out / "train.log", "a") if rank == 0 else None
     sums, last = {}, time.time()
     while True:
@@ -183,13 +244,17 @@ def work(rank, a):
                 "seconds": done["seconds"] + now - last, "recall": practice.recall}
         last = now
         for name, part in parts.items():
-            sums[name] = sums.get(name, 0.0) + float(part.detach())
+            # Not every batch has a twin or a hard scene.
+            value = float(part.detach())
+            if value == value:
+                total, count = sums.get(name, (0.0, 0))
+                sums[name] = (total + value, count + 1)
         if done["steps"] % 50 == 0:
             if rank == 0:
                 line = {**done, "seconds": round(done["seconds"]),
                         "recall": [round(r, 2) for r in practice.recall], "rate": f"{rate:.1e}",
                         "scale": round(net.xclip.logit_scale.exp().item(), 1),
-                        **{name: round(value / 50, 3) for name, value in sums.items()}}
+                        **{name: round(total / count, 3) for name, (total, count) in sums.items()}}
                 print(json.dumps(line), file=log, flush=True)
             sums = {}
         if rank == 0 and done["steps"] % 200 == 0:
@@ -214,7 +279,10 @@ def main():
     for left in ("rendezvous", "stop"):
         (a.out / left).unlink(missing_ok=True)
     if not (a.out / "tokenizer.json").exists():
-        words.train().save(str(a.out / "tokenizer.json"))
+        if a.warm:
+            shutil.copy(a.warm / "tokenizer.json", a.out / "tokenizer.json")
+        else:
+            words.train().save(str(a.out / "tokenizer.json"))
     multiprocessing.spawn(work, (a,), a.processes)
 
 

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use super::eval::clips::Judge;
+use super::eval::judge::Judge;
 use super::{CommandError, Verdict, say};
 use crate::backend::Precision;
 

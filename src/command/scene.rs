@@ -4,7 +4,9 @@ use std::io::{self, BufWriter, Read, Write};
 use std::path::{Path, PathBuf};
 
 use super::{CommandError, Verdict, closed_is_fine};
-use crate::scene::{Action, ClipOptions, RawOptions, Script, write_clips, write_stream};
+use crate::scene::{
+    Action, ClipOptions, Company, Look, Pairs, RawOptions, Script, write_clips, write_stream,
+};
 
 /// Draw scripted scenes: a video with its truth, or raw clips for training
 #[derive(clap::Args, Clone, Debug)]
@@ -56,6 +58,15 @@ pub struct Scene {
     /// Clips over which the share of busy scenes changes
     #[arg(long, default_value_t = 1, help_heading = "Clips (--raw)")]
     pub ramp: u64,
+    /// What busy scenes look like: busy, or unseen (backgrounds kept for evaluation)
+    #[arg(long, default_value = "busy", help_heading = "Clips (--raw)")]
+    pub look: String,
+    /// Colours of clothes with each action: any, seen (never the pairs kept for evaluation) or held-out
+    #[arg(long, default_value = "any", help_heading = "Clips (--raw)")]
+    pub pairs: String,
+    /// Somebody else doing something else: never, sometimes (a fifth of the busy scenes) or always
+    #[arg(long, default_value = "sometimes", help_heading = "Clips (--raw)")]
+    pub company: String,
     /// Share of clips with something else at an edge, 0 to 1
     #[arg(long, default_value_t = 0.35, help_heading = "Clips (--raw)")]
     pub mixed: f32,
@@ -78,23 +89,33 @@ impl Scene {
                 let width = self.width.unwrap_or(size);
                 write_stream(&mut out, &script, width, size, self.rate.unwrap_or(4.0))
             }
-            None => write_clips(&mut out, &self.clips(size)),
+            None => write_clips(&mut out, &self.clips(size)?),
         };
         closed_is_fine(written.and_then(|()| out.flush()))?;
         Ok(Verdict::Pass)
     }
 
-    fn clips(&self, size: u32) -> RawOptions {
+    fn clips(&self, size: u32) -> Result<RawOptions, CommandError> {
+        let wrong = |name: &str, value: &str, expected: &str| {
+            CommandError::unusable(name, format!("is `{value}`"), format!("expected {expected}"))
+        };
         let (hardness, mixed) = (self.hardness, self.mixed);
-        RawOptions {
-            clip: ClipOptions { size, hardness, mixed, ..ClipOptions::default() },
+        let hard = Look::parse(&self.look)
+            .filter(|look| *look != Look::Plain)
+            .ok_or_else(|| wrong("--look", &self.look, "busy or unseen"))?;
+        let pairs = Pairs::parse(&self.pairs)
+            .ok_or_else(|| wrong("--pairs", &self.pairs, "any, seen or held-out"))?;
+        let company = Company::parse(&self.company)
+            .ok_or_else(|| wrong("--company", &self.company, "never, sometimes or always"))?;
+        Ok(RawOptions {
+            clip: ClipOptions { size, hardness, hard, mixed, pairs, company, ..ClipOptions::default() },
             seed: self.seed.unwrap_or(0),
             start: self.start,
             step: self.step,
             count: self.count.unwrap_or(u64::MAX),
             final_hardness: self.final_hardness.unwrap_or(hardness),
             ramp: self.ramp,
-        }
+        })
     }
 
     fn check(&self) -> Result<(), CommandError> {

@@ -9,8 +9,10 @@ pub enum Look {
     /// A gradient, perhaps with a floor; steady camera and light.
     #[default]
     Plain,
-    /// Textures, objects, something that moves; noise, shaking, changing light.
+    /// Textures, objects, something that moves; noise, shaking, changing light, night, things in front of people.
     Busy,
+    /// Like busy, on a family of backgrounds that no training clip has: for evaluation only.
+    Unseen,
 }
 
 impl Look {
@@ -18,12 +20,17 @@ impl Look {
         match name.trim() {
             "plain" => Some(Look::Plain),
             "busy" => Some(Look::Busy),
+            "unseen" => Some(Look::Unseen),
             _ => None,
         }
     }
 
     pub fn name(self) -> &'static str {
-        if self == Look::Plain { "plain" } else { "busy" }
+        match self {
+            Look::Plain => "plain",
+            Look::Busy => "busy",
+            Look::Unseen => "unseen",
+        }
     }
 }
 
@@ -34,7 +41,11 @@ pub fn paint(canvas: &mut Canvas, margin: u32, random: &mut Random, look: Look, 
     let from: Rgb = std::array::from_fn(|_| random.between(40.0, 220.0) * 0.6 + grey);
     let to: Rgb = from.map(|v| v + 35.0 * random.normal());
     let vertical = random.chance(0.6);
-    let texture = (look == Look::Busy && random.chance(0.75)).then(|| Texture::new(random));
+    let texture = match look {
+        Look::Plain => None,
+        Look::Busy => random.chance(0.75).then(|| Texture::new(random)),
+        Look::Unseen => Some(Texture::checks(random)),
+    };
     let floor = random.chance(0.5).then(|| {
         let light = random.between(0.5, 1.3);
         from.map(|v| v * light)
@@ -62,7 +73,7 @@ pub fn paint(canvas: &mut Canvas, margin: u32, random: &mut Random, look: Look, 
             pixel[3] = 255;
         }
     }
-    if look == Look::Busy {
+    if look != Look::Plain {
         clutter(canvas, random);
     }
 }
@@ -101,6 +112,12 @@ enum Texture {
         width: f32,
         height: f32,
     },
+    /// A turned chessboard, cells (`dx`, `dy`) apart along one side: the family that training never sees.
+    Checks {
+        dx: f32,
+        dy: f32,
+        strength: f32,
+    },
 }
 
 impl Texture {
@@ -136,6 +153,16 @@ impl Texture {
         }
     }
 
+    fn checks(random: &mut Random) -> Self {
+        let angle = random.between(0.0, std::f32::consts::PI);
+        let count = random.between(4.0, 14.0);
+        Texture::Checks {
+            dx: libm::cosf(angle) * count,
+            dy: libm::sinf(angle) * count,
+            strength: random.between(6.0, 20.0),
+        }
+    }
+
     fn at(&self, x: f32, y: f32) -> Rgb {
         match *self {
             Texture::Blobs { seed, cells, strength, coloured } => {
@@ -159,6 +186,10 @@ impl Texture {
                 let t = x * dx + y * dy;
                 let wave = 4.0 * (t - t.floor() - 0.5).abs() - 1.0;
                 [wave * strength; 3]
+            }
+            Texture::Checks { dx, dy, strength } => {
+                let odd = ((x * dx + y * dy).floor() + (x * dy - y * dx).floor()) as i32 & 1;
+                [if odd == 1 { strength } else { -strength }; 3]
             }
             Texture::Bricks { seed, width, height } => {
                 let row = (y / height + 64.0) as u32;

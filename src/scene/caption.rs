@@ -156,12 +156,61 @@ pub fn sentence(random: &mut Random, claim: &Claim, phrase: &str) -> String {
 
 /// Only these are said with a direction.
 pub fn has_direction(action: Action) -> bool {
-    matches!(action, Action::Walk | Action::Run)
+    matches!(action, Action::Walk | Action::Run | Action::Carry | Action::Kick | Action::Throw)
+}
+
+/// A movement that is another one when the clip runs backwards: only the order of frames tells them apart.
+pub struct Movement {
+    pub action: Action,
+    /// Phrases of the movement itself; other phrasings of the action may be true of both orders.
+    pub forwards: &'static [&'static str],
+    pub backwards: &'static [&'static str],
+}
+
+/// All such movements. What they are backwards is none of the twenty actions.
+pub const MOVEMENTS: [Movement; 4] = [
+    Movement {
+        action: Action::Sit,
+        forwards: &["sitting down", "taking a seat"],
+        backwards: &["standing up", "standing up from a chair", "getting up from a chair"],
+    },
+    Movement {
+        action: Action::Fall,
+        forwards: &["falling down", "falling", "collapsing", "falling to the ground"],
+        backwards: &["getting up", "getting up from the ground", "standing up from the floor"],
+    },
+    Movement {
+        action: Action::Crouch,
+        forwards: &["squatting down", "crouching down low"],
+        backwards: &["standing up from a crouch", "coming up from down low"],
+    },
+    Movement {
+        action: Action::RaiseArms,
+        forwards: &["raising both arms"],
+        backwards: &["lowering both arms", "taking both arms down"],
+    },
+];
+
+/// Pairs of clothes and action that are never trained, neither drawn nor said: 23 of 152, so that every colour
+/// and every action is in one at least.
+pub fn held_out(action: Action, colour: Colour) -> bool {
+    let (a, c) = (action.index(), colour.index());
+    action != Action::Empty && (c == (3 * a + 1) % 8 || (a % 5 == 0 && c == (3 * a + 4) % 8))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_seventh_of_the_pairs_is_held_out_and_no_action_or_colour_wholly() {
+        let held = |a: Action, c: Colour| usize::from(held_out(a, c));
+        let per_action = Action::ALL.map(|a| Colour::ALL.iter().map(|&c| held(a, c)).sum::<usize>());
+        let per_colour = Colour::ALL.map(|c| Action::ALL.iter().map(|&a| held(a, c)).sum::<usize>());
+        assert_eq!(per_action.iter().sum::<usize>(), 23);
+        assert!(per_action[..19].iter().all(|held| (1..=2).contains(held)), "{per_action:?}");
+        assert!(per_colour.iter().all(|held| (2..=4).contains(held)), "{per_colour:?}");
+    }
 
     #[test]
     fn captions_say_their_claim() {

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::action::Action;
 use super::background::Look;
-use super::caption::{Colour, Direction};
+use super::caption::{Colour, Direction, has_direction, held_out};
 use super::pose::JOINTS;
 use super::random::Random;
 use super::render::{People, Stage};
@@ -22,12 +22,48 @@ pub struct ClipOptions {
     pub frames: usize,
     /// Mean time between frames; each clip has its own, within 10 %.
     pub interval: Duration,
-    /// Probability of a busy scene, 0..=1; the others are plain.
+    /// Probability of a hard scene, 0..=1; the others are plain.
     pub hardness: f32,
+    /// What hard scenes look like.
+    pub hard: Look,
     /// Probability of a clip in which something else happens in up to half of the frames.
     pub mixed: f32,
     /// Only this action.
     pub action: Option<Action>,
+    /// Which colours of clothes go with which actions.
+    pub pairs: Pairs,
+    /// How many people who have nothing to do with each other.
+    pub company: Company,
+}
+
+/// Which pairs of clothes and action are drawn, see [`held_out`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pairs {
+    Any,
+    /// Only those that may be trained on.
+    Seen,
+    /// The clip's action, an action of people, in clothes in which it is never trained.
+    HeldOut,
+}
+
+impl Pairs {
+    pub fn parse(name: &str) -> Option<Pairs> {
+        match name.trim() {
+            "any" => Some(Pairs::Any),
+            "seen" => Some(Pairs::Seen),
+            "held-out" => Some(Pairs::HeldOut),
+            _ => None,
+        }
+    }
+}
+
+/// Whether somebody else does something else beside a single person.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Company {
+    Never,
+    /// In a fifth of the hard scenes.
+    Sometimes,
+    Always,
 }
 
 impl Default for ClipOptions {
@@ -37,8 +73,22 @@ impl Default for ClipOptions {
             frames: 8,
             interval: Duration::from_millis(250),
             hardness: 0.5,
+            hard: Look::Busy,
             mixed: 0.35,
             action: None,
+            pairs: Pairs::Any,
+            company: Company::Sometimes,
+        }
+    }
+}
+
+impl Company {
+    pub fn parse(name: &str) -> Option<Company> {
+        match name.trim() {
+            "never" => Some(Company::Never),
+            "sometimes" => Some(Company::Sometimes),
+            "always" => Some(Company::Always),
+            _ => None,
         }
     }
 }
@@ -54,8 +104,11 @@ pub struct Clip {
     pub actions: Vec<Action>,
     /// Colour of the clothes if everybody in the clip wears the same.
     pub colour: Option<Colour>,
-    /// If the one person moves one way only.
+    /// Where the one person goes, kicks or throws, if it is one way only.
     pub direction: Option<Direction>,
+    /// Somebody else, what they do all the time, and the colour of their clothes. What the other fields say is of
+    /// the person (or the two people) of `action` alone.
+    pub other: Option<(Action, Colour)>,
     /// Of a single person: where they face in the first frame.
     pub facing: Option<Direction>,
     pub look: Look,
@@ -63,27 +116,39 @@ pub struct Clip {
     pub joints: Vec<f32>,
 }
 
+/// The number of the other person in scripts of clips.
+const OTHER: u32 = 7;
+
 /// Clips begin here in their scripts, so that segments can have begun before.
 const BEGIN: f32 = 20.0;
 
 /// The clip of a seed.
 pub fn clip(seed: u64, options: &ClipOptions) -> Clip {
     let mut random = Random::fork(seed, 0x636c_6970);
-    let look = if random.chance(options.hardness) { Look::Busy } else { Look::Plain };
+    let look = if random.chance(options.hardness) { options.hard } else { Look::Plain };
     let interval = options.interval.as_secs_f32() * random.between(0.9, 1.1);
     let mut rehearsal = Rehearsal {
         length: interval * options.frames.saturating_sub(1) as f32,
         interval,
-        script: Script { seed: random.bits(), duration: Duration::from_secs(60), look, segments: Vec::new() },
+        script: Script {
+            seed: random.bits(),
+            duration: Duration::from_secs(60),
+            look,
+            segments: Vec::new(),
+            cuts: Vec::new(),
+        },
         random,
     };
     let action = match options.action {
         Some(action) => action,
         // An empty scene is soon learned.
-        None if rehearsal.random.chance(0.025) => Action::Empty,
+        None if rehearsal.random.chance(0.025) && options.pairs != Pairs::HeldOut => Action::Empty,
         None => Action::ALL[rehearsal.random.below(19)],
     };
     rehearsal.plan(action, options.mixed);
+    let single = !action.is_pair() && action != Action::Empty;
+    let other = (single && rehearsal.has_company(options.company)).then(|| rehearsal.add_other(action));
+    rehearsal.dress(action, options.pairs);
     let Rehearsal { script, mut random, .. } = rehearsal;
 
     let mut stage = Stage::new(&script, options.size, options.size);
@@ -100,10 +165,12 @@ pub fn clip(seed: u64, options: &ClipOptions) -> Clip {
         frames.extend(rgba.chunks_exact(4).flat_map(|pixel| [pixel[0], pixel[1], pixel[2]]));
         push_joints(&people, &mut joints);
     }
-    let actions: Vec<Action> = times.iter().map(|&time| script.action_at(time)).collect();
+    let actions: Vec<Action> = times.iter().map(|&time| script.action_at(time, OTHER)).collect();
     let action = majority(&actions, action);
     let (facing, direction) = heading(&script, &times, action);
-    Clip { frames, action, colour: common_colour(&script, &times), actions, direction, facing, look, joints }
+    let colour = common_colour(&script, &times);
+    let other = other.zip(script.segments.last().map(|s| s.colour));
+    Clip { frames, action, colour, actions, direction, facing, other, look, joints }
 }
 
 fn push_joints(people: &People, joints: &mut Vec<f32>) {
@@ -127,7 +194,9 @@ fn majority(actions: &[Action], intended: Action) -> Action {
 
 fn playing<'a>(script: &'a Script, times: &'a [Duration]) -> impl Iterator<Item = (usize, &'a Segment)> {
     script.segments.iter().enumerate().filter(|(_, s)| {
-        s.action != Action::Empty && times.iter().any(|&time| s.start <= time && time < s.end)
+        s.action != Action::Empty
+            && s.actor != OTHER
+            && times.iter().any(|&time| s.start <= time && time < s.end)
     })
 }
 
@@ -138,7 +207,7 @@ fn common_colour(script: &Script, times: &[Duration]) -> Option<Colour> {
     worn.all(|colour| colour == first).then_some(first)
 }
 
-/// Where the person faces first, and where they go if they never turn round.
+/// Where the person faces first, and where they go, kick or throw if they never turn round.
 fn heading(script: &Script, times: &[Duration], action: Action) -> (Option<Direction>, Option<Direction>) {
     if playing(script, times).any(|(_, s)| s.action.is_pair()) {
         return (None, None);
@@ -149,7 +218,7 @@ fn heading(script: &Script, times: &[Duration], action: Action) -> (Option<Direc
     });
     let first = facings.next();
     let steady = facings.all(|facing| Some(facing) == first);
-    (first, first.filter(|_| steady && action.travels()))
+    (first, first.filter(|_| steady && has_direction(action)))
 }
 
 /// Writes the script of one clip.
@@ -219,10 +288,92 @@ impl Rehearsal {
             let border = BEGIN + frames * self.interval;
             self.append(other, early, border, &someone);
             self.append(action, border, late, person);
+            self.may_cut(border, stays);
         } else {
             let border = BEGIN + self.length - frames * self.interval;
             self.append(action, early, border, person);
             self.append(other, border, late, &someone);
+            self.may_cut(border, stays);
+        }
+    }
+
+    /// The camera may jump where somebody new begins.
+    fn may_cut(&mut self, time: f32, stays: bool) {
+        if self.script.look != Look::Plain && !stays && self.random.chance(0.4) {
+            self.script.cuts.push(seconds(time));
+        }
+    }
+
+    fn has_company(&mut self, company: Company) -> bool {
+        match company {
+            Company::Never => false,
+            Company::Sometimes => self.script.look != Look::Plain && self.random.chance(0.2),
+            Company::Always => true,
+        }
+    }
+
+    /// Somebody who does something else from before the first frame until after the last.
+    fn add_other(&mut self, action: Action) -> Action {
+        let apart = [action, Action::Fall, Action::Empty];
+        let beside: Vec<Action> = Action::ALL
+            .into_iter()
+            .filter(|other| !other.is_pair() && !apart.contains(other))
+            .filter(|other| !self.script.segments.iter().any(|s| s.action == *other))
+            // Who has fallen lies.
+            .filter(|other| action != Action::Fall || *other != Action::Lie)
+            .collect();
+        let other = self.random.pick(&beside);
+        let side = self.random.sign();
+        let gap = self.random.between(0.15, 0.28);
+        // Who stays in one place makes room; who walks passes by.
+        if self.script.segments.iter().all(|s| s.action.speed() == 0.0) {
+            for segment in &mut self.script.segments {
+                segment.height = segment.height.map(|height| height.min(0.56));
+                segment.x = -side * gap + 0.2 * segment.x;
+            }
+        }
+        let person = Segment {
+            actor: OTHER,
+            x: side * gap,
+            height: Some(self.random.between(0.38, 0.56)),
+            roam: ROAM,
+            ..self.person(OTHER)
+        };
+        let (start, end) = (BEGIN - self.random.between(1.0, 6.0), BEGIN + self.length + 1.0);
+        self.append(other, start, end, &person);
+        other
+    }
+
+    /// Gives everybody clothes that `pairs` allows.
+    fn dress(&mut self, action: Action, pairs: Pairs) {
+        if pairs == Pairs::Any {
+            return;
+        }
+        let first = self.random.below(Colour::ALL.len());
+        let choices = |turn: usize| Colour::ALL[(first + turn) % Colour::ALL.len()];
+        for index in 0..self.script.segments.len() {
+            let actor = self.script.segments[index].actor;
+            let done: Vec<Action> = self
+                .script
+                .segments
+                .iter()
+                .filter(|s| s.actor == actor)
+                .flat_map(|s| [s.action, if s.action == Action::Fall { Action::Lie } else { s.action }])
+                .collect();
+            let wanted = |colour: Colour| match pairs {
+                Pairs::HeldOut if done.contains(&action) && actor != OTHER => held_out(action, colour),
+                _ => !done.iter().any(|&action| held_out(action, colour)),
+            };
+            let segment = &mut self.script.segments[index];
+            let together = segment.colour == segment.second || pairs == Pairs::HeldOut;
+            if !wanted(segment.colour) {
+                segment.colour = (0..8).map(choices).find(|&c| wanted(c)).unwrap_or(segment.colour);
+            }
+            if together {
+                segment.second = segment.colour;
+            } else if !wanted(segment.second) {
+                segment.second = (0..8).map(choices).find(|&c| wanted(c)).unwrap_or(segment.second);
+            }
         }
     }
 

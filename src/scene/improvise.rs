@@ -11,7 +11,7 @@ use super::script::{ROAM, Script, Segment};
 pub(super) fn script(seed: u64, duration: Duration, actions: &[Action], look: Look) -> Script {
     let mut writer = Writer {
         random: Random::fork(seed, 900_000),
-        script: Script { seed, duration, look, segments: Vec::new() },
+        script: Script { seed, duration, look, segments: Vec::new(), cuts: Vec::new() },
         actor: 0,
         time: 0.0,
     };
@@ -33,7 +33,15 @@ pub(super) fn script(seed: u64, duration: Duration, actions: &[Action], look: Lo
         writer.perform(action);
         last = Some(action);
     }
+    if look != Look::Plain {
+        writer.add_cuts();
+        writer.add_company(actions);
+    }
     writer.script
+}
+
+fn is_single(action: Action) -> bool {
+    !action.is_pair() && action != Action::Empty
 }
 
 struct Writer {
@@ -45,11 +53,58 @@ struct Writer {
 }
 
 impl Writer {
+    /// Here and there somebody else does something else beside a single person.
+    fn add_company(&mut self, actions: &[Action]) {
+        let scripted = self.script.segments.clone();
+        for (index, segment) in scripted.iter().enumerate() {
+            let sociable = is_single(segment.action) && segment.action != Action::Stand;
+            if !sociable || !self.random.chance(0.15) {
+                continue;
+            }
+            // What happens just before or after is no second event.
+            let around = &scripted[index.saturating_sub(2)..scripted.len().min(index + 3)];
+            let free = |action: Action| {
+                is_single(action)
+                    && action != Action::Fall
+                    && !around
+                        .iter()
+                        .any(|s| s.action == action || (s.action == Action::Fall && action == Action::Lie))
+            };
+            let choices: Vec<Action> = actions.iter().copied().filter(|&action| free(action)).collect();
+            if choices.is_empty() {
+                continue;
+            }
+            self.actor += 1;
+            let action = self.random.pick(&choices);
+            let colour = self.random.pick(&Colour::ALL);
+            let side = if segment.x < 0.0 { 1.0 } else { -1.0 };
+            self.script.segments.push(Segment {
+                action,
+                actor: self.actor,
+                colour,
+                second: colour,
+                x: side * self.random.between(0.15, 0.28),
+                direction: Direction::of(self.random.sign()),
+                ..segment.clone()
+            });
+        }
+    }
+
+    /// Cuts fall where somebody new begins.
+    fn add_cuts(&mut self) {
+        for pair in 1..self.script.segments.len() {
+            let (last, next) = (&self.script.segments[pair - 1], &self.script.segments[pair]);
+            if last.end == next.start && last.actor != next.actor && self.random.chance(0.2) {
+                self.script.cuts.push(next.start);
+            }
+        }
+    }
+
     /// A gap, then the action.
     fn perform(&mut self, action: Action) {
-        let single = !action.is_pair() && action != Action::Empty;
+        let single = is_single(action);
         let last = self.script.segments.last();
-        let may_stay = single && last.is_some_and(|s| !s.action.is_pair() && s.action != Action::Empty);
+        let may_stay = single && last.is_some_and(|s| is_single(s.action));
         let stays = may_stay && self.random.chance(0.4);
         if !stays {
             if self.random.chance(0.6) && action != Action::Empty {

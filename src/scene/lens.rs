@@ -1,4 +1,4 @@
-//! What a camera does to the picture: exposure, light that changes, softness, noise, shaking.
+//! What a camera does to the picture: exposure, light that changes, night, softness, noise, shaking.
 
 use std::time::Duration;
 
@@ -16,6 +16,8 @@ pub struct Lens {
     /// Light that comes and goes: its share of the gain, and its phase.
     drift: f32,
     phase: f32,
+    /// A lamp goes on or off: factor on the gain, and switchings per second.
+    lamp: Option<(f32, f32)>,
     /// Deviation of the camera's shaking in picture heights.
     pub shake: f32,
     /// 0 is sharp, 1 a 1-2-1 blur in both directions.
@@ -31,20 +33,32 @@ impl Lens {
             drift: 0.15 * random.normal(),
             phase: random.between(0.0, std::f32::consts::TAU),
             shake: random.between(0.0, 0.008) * f32::from(random.chance(0.5)),
+            lamp: None,
             softness: 0.0,
         };
         if look == Look::Plain {
             lens.noise = 0.0;
             lens.drift = 0.0;
             lens.shake = 0.0;
+            return lens;
         }
+        if random.chance(0.12) {
+            // Night: little light, and the noise of an amplified sensor.
+            lens.gain *= random.between(0.4, 0.65);
+            lens.noise = random.between(8.0, 15.0);
+        }
+        lens.lamp = random.chance(0.15).then(|| (random.between(0.6, 1.5), 1.0 / random.between(2.0, 12.0)));
         lens
     }
 
     /// Takes the picture `scene` (RGBA, `width` pixels a row) into `rgba` of the same size.
     pub fn take(&self, scene: &[u8], width: u32, time: Duration, random: &mut Random, rgba: &mut [u8]) {
         let light = libm::sinf(time.as_secs_f32() * std::f32::consts::TAU / 9.0 + self.phase);
-        let gain = self.gain * (1.0 + self.drift * light);
+        let lamp = match self.lamp {
+            Some((factor, rate)) if (time.as_secs_f32() * rate + self.phase) as u64 % 2 == 1 => factor,
+            _ => 1.0,
+        };
+        let gain = self.gain * lamp * (1.0 + self.drift * light);
         let exposed: [u8; 256] =
             std::array::from_fn(|v| (v as f32 * gain + self.bias).clamp(0.0, 255.0) as u8);
         for (to, from) in rgba.chunks_exact_mut(4).zip(scene.chunks_exact(4)) {

@@ -20,11 +20,14 @@ mod random;
 mod raw;
 mod render;
 mod script;
+mod shot;
 
 pub use action::Action;
 pub use background::Look;
-pub use caption::{Claim, Colour, Direction, GENERIC, caption, sentence};
-pub use clip::{Clip, ClipOptions, clip};
+pub use caption::{
+    Claim, Colour, Direction, GENERIC, MOVEMENTS, Movement, caption, has_direction, held_out, sentence,
+};
+pub use clip::{Clip, ClipOptions, Company, Pairs, clip};
 pub use random::Random;
 pub use raw::{RawOptions, write_clips, write_stream};
 pub use render::Stage;

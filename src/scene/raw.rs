@@ -54,6 +54,11 @@ pub fn write_clips(out: &mut impl Write, options: &RawOptions) -> io::Result<()>
             "held_out_phrasings": Action::ALL.map(|action| action.held_out_phrasings()),
             "colours": Colour::ALL.map(Colour::name),
             "generic": GENERIC,
+            "movements": caption::MOVEMENTS.map(|movement| json!({
+                "action": movement.action.index(),
+                "forwards": movement.forwards,
+                "backwards": movement.backwards,
+            })),
         }),
     )?;
     let mut options = options.clone();
@@ -141,9 +146,16 @@ fn describe(clip: &Clip, seed: u64) -> Value {
             claims.push(Claim { direction: Some(direction.opposite()), ..claim });
         }
         Claim { colour: Some(_), .. } => {
-            claims.push(Claim { colour: Some(random.pick(&Colour::ALL)), ..claim });
+            let colour = random.pick(&Colour::ALL);
+            // A caption never trained as true is not trained as untrue either.
+            if !caption::held_out(claim.action, colour) {
+                claims.push(Claim { colour: Some(colour), ..claim });
+            }
         }
         _ => {}
+    }
+    if let Some((action, colour)) = clip.other {
+        claims.push(Claim { action, colour: random.chance(0.5).then_some(colour), direction: None });
     }
     let captions: Vec<Value> = claims
         .iter()
@@ -165,6 +177,8 @@ fn describe(clip: &Clip, seed: u64) -> Value {
         "colour": clip.colour.map(Colour::index),
         "direction": clip.direction.map(|direction| direction.sign()),
         "facing": clip.facing.map(|direction| direction.sign()),
+        "other": clip.other.map(|(action, _)| action.index()),
+        "other_colour": clip.other.map(|(_, colour)| colour.index()),
         "look": clip.look.name(),
         "captions": captions,
         "phrasings": phrasings,

@@ -3,36 +3,29 @@
 use std::time::Duration;
 
 use super::action::Action;
-use super::background::{self, Look};
-use super::canvas::{Canvas, Point, Rgb};
+use super::background::Look;
+use super::canvas::{Canvas, Point};
 use super::figure::{Body, Placing};
-use super::lens::Lens;
 use super::motion::Travel;
 use super::pose::{JOINTS, Manner, Pose};
 use super::random::Random;
 use super::script::Script;
+use super::shot::Shot;
 
 /// A script made ready for drawing at one size. The picture at a time depends on script, size and time only,
 /// not on what was drawn before.
 pub struct Stage {
     width: u32,
     height: u32,
-    backdrop: Canvas,
+    look: Look,
+    /// Ground level of the first person, in picture heights.
+    ground: f32,
+    cuts: Vec<Duration>,
     canvas: Canvas,
-    /// Pixels of backdrop beyond each edge, so that a shaking camera sees no border.
-    margin: u32,
-    lens: Lens,
+    shot: Shot,
+    softness: f32,
     seed: u64,
-    intruder: Option<Intruder>,
     acts: Vec<Act>,
-}
-
-/// A disc that drifts through busy scenes and means nothing.
-struct Intruder {
-    travel: Travel,
-    y: f32,
-    radius: f32,
-    colour: Rgb,
 }
 
 /// A segment, cast.
@@ -54,22 +47,13 @@ impl Stage {
     /// Prepares `script` for pictures of `width` × `height` pixels (at least 1 × 1).
     pub fn new(script: &Script, width: u32, height: u32) -> Stage {
         let (width, height) = (width.max(1), height.max(1));
-        let mut random = Random::fork(script.seed, 900_001);
-        let lens = Lens::new(&mut random, script.look);
-        let margin = if script.look == Look::Busy { 1 + height / 20 } else { 0 };
-        let intruder = (script.look == Look::Busy && random.chance(0.3)).then(|| Intruder {
-            travel: Travel::new(random.between(-0.5, 0.5), random.sign(), random.between(0.02, 0.25), 0.7),
-            y: random.unit(),
-            radius: random.between(0.015, 0.045),
-            colour: std::array::from_fn(|_| random.between(30.0, 230.0)),
-        });
         let floor = script.segments.iter().find(|s| s.action != Action::Empty);
         let ground = floor.map_or(0.9, |segment| script.stature(segment).1);
-        let mut backdrop = Canvas::new(width, height, margin);
-        background::paint(&mut backdrop, margin, &mut random, script.look, ground);
+        let shot = Shot::new(script.seed, 0, script.look, ground, [width, height]);
         let acts = (0..script.segments.len()).map(|index| Act::cast(script, index)).collect();
         let canvas = Canvas::new(width, height, 0);
-        Stage { width, height, backdrop, canvas, margin, lens, seed: script.seed, intruder, acts }
+        let (look, cuts, seed) = (script.look, script.cuts.clone(), script.seed);
+        Stage { width, height, look, ground, cuts, canvas, shot, softness: 0.0, seed, acts }
     }
 
     /// Draws the picture at `time` into `rgba`: width × height × 4 bytes, rows without padding, alpha 255.
@@ -81,24 +65,19 @@ impl Stage {
     }
 
     pub(super) fn set_softness(&mut self, softness: f32) {
-        self.lens.softness = softness;
+        self.softness = softness;
     }
 
     pub(super) fn draw_people(&mut self, time: Duration, rgba: &mut [u8]) -> People {
         assert_eq!(rgba.len(), self.width as usize * self.height as usize * 4, "length of the RGBA buffer");
-        let mut random = Random::fork(self.seed ^ 0x7469_6d65, time.as_nanos() as u64);
-        let shake = [0, 1].map(|_| {
-            let limit = self.margin as f32;
-            (self.lens.shake * self.height as f32 * random.normal()).clamp(-limit, limit)
-        });
-        // The backdrop moves by whole pixels, and so must the people.
-        let shake = shake.map(|v| (v + 1000.5).floor() - 1000.0);
-        self.copy_backdrop(shake);
-        self.canvas.shift_to(self.width, shake.map(|v| v / self.height as f32));
-        if let Some(intruder) = &self.intruder {
-            let (x, _) = intruder.travel.at(time.as_secs_f32());
-            self.canvas.disc([x, intruder.y], intruder.radius, intruder.colour);
+        let number = self.cuts.iter().filter(|cut| **cut <= time).count();
+        if number != self.shot.number {
+            self.shot = Shot::new(self.seed, number, self.look, self.ground, [self.width, self.height]);
         }
+        let mut random = Random::fork(self.seed ^ 0x7469_6d65, time.as_nanos() as u64);
+        let shake = self.shot.shake(&mut random, self.height);
+        self.canvas.shift_to(self.width, shake.map(|v| v / self.height as f32));
+        self.shot.paint_behind(&mut self.canvas, self.width, shake, time);
         let mut people: People = [None, None];
         for act in &self.acts {
             if act.start <= time && time < act.end {
@@ -108,19 +87,10 @@ impl Stage {
         for joints in people.iter_mut().flatten().flatten() {
             *joints = [joints[0] + shake[0] / self.height as f32, joints[1] + shake[1] / self.height as f32];
         }
-        self.lens.take(self.canvas.pixmap.data(), self.width, time, &mut random, rgba);
+        self.shot.paint_before(&mut self.canvas);
+        self.shot.lens.softness = self.softness;
+        self.shot.lens.take(self.canvas.pixmap.data(), self.width, time, &mut random, rgba);
         people
-    }
-
-    fn copy_backdrop(&mut self, shake: [f32; 2]) {
-        let from = self.backdrop.pixmap.width() as usize * 4;
-        let to = self.width as usize * 4;
-        let left = (self.margin as i64 - shake[0] as i64) as usize * 4;
-        let top = (self.margin as i64 - shake[1] as i64) as usize;
-        let source = self.backdrop.pixmap.data().chunks_exact(from).skip(top);
-        for (row, line) in self.canvas.pixmap.data_mut().chunks_exact_mut(to).zip(source) {
-            row.copy_from_slice(&line[left..left + to]);
-        }
     }
 }
 

@@ -5,7 +5,8 @@
 //! ```yaml
 //! seed: 7               # default 0; people, background and manners follow from it
 //! duration: 20          # default: the end of the last segment
-//! look: plain           # or busy
+//! look: plain           # or busy, or unseen (for evaluation)
+//! cuts: [8]             # the camera jumps elsewhere at these seconds
 //! segments:
 //!   - {action: walking, from: 2, to: 8, colour: red, x: -0.2, direction: right}
 //!   - {action: falling down, from: 8, to: 12, actor: 0}
@@ -35,6 +36,8 @@ pub struct Script {
     pub duration: Duration,
     pub look: Look,
     pub segments: Vec<Segment>,
+    /// The camera changes its place here: other background, other lens.
+    pub cuts: Vec<Duration>,
 }
 
 /// Somebody does something for a while.
@@ -86,12 +89,14 @@ pub enum ScriptError {
     Colour { index: usize, colour: String },
     #[error("segment {index}: direction is `{direction}`, expected left or right")]
     Direction { index: usize, direction: String },
-    #[error("look is `{0}`, expected plain or busy")]
+    #[error("look is `{0}`, expected plain, busy or unseen")]
     Look(String),
     #[error("segment {index}: from {from} to {to} s is no span of time")]
     Span { index: usize, from: f64, to: f64 },
     #[error("segment {index}: {name} is {value}, expected {low} to {high}")]
     Range { index: usize, name: &'static str, value: f32, low: f32, high: f32 },
+    #[error("cut {index}: {at} s is no time of a stream")]
+    Cut { index: usize, at: f64 },
     #[error("a script needs either `segments` or `random` with a duration")]
     Nothing,
 }
@@ -105,6 +110,8 @@ struct ScriptFile {
     look: Option<String>,
     segments: Option<Vec<SegmentFile>>,
     random: Option<Vec<String>>,
+    #[serde(default)]
+    cuts: Vec<f64>,
 }
 
 #[derive(Deserialize)]
@@ -138,6 +145,15 @@ impl Script {
             None => Look::Plain,
         };
         let duration = file.duration.map(|to| span(0, 0.0, to).map(|(_, end)| end)).transpose()?;
+        let cuts = file
+            .cuts
+            .iter()
+            .enumerate()
+            .map(|(index, &at)| {
+                let known = (0.0..=LONGEST).contains(&at);
+                known.then(|| Duration::from_secs_f64(at)).ok_or(ScriptError::Cut { index, at })
+            })
+            .collect::<Result<Vec<_>, _>>()?;
         match (file.segments, file.random, duration) {
             (Some(segments), None, duration) => {
                 let segments: Vec<Segment> = segments
@@ -146,7 +162,7 @@ impl Script {
                     .map(|(index, segment)| segment.checked(index, file.seed))
                     .collect::<Result<_, _>>()?;
                 let last = segments.iter().map(|segment| segment.end).max().unwrap_or_default();
-                Ok(Script { seed: file.seed, duration: duration.unwrap_or(last), look, segments })
+                Ok(Script { seed: file.seed, duration: duration.unwrap_or(last), look, segments, cuts })
             }
             (None, Some(names), Some(duration)) => {
                 let actions: Vec<Action> = names
@@ -154,7 +170,9 @@ impl Script {
                     .enumerate()
                     .map(|(index, name)| known_action(index, name))
                     .collect::<Result<_, _>>()?;
-                Ok(Script::random(file.seed, duration, &actions, look))
+                let mut script = Script::random(file.seed, duration, &actions, look);
+                script.cuts.extend(cuts);
+                Ok(script)
             }
             _ => Err(ScriptError::Nothing),
         }
@@ -246,9 +264,13 @@ impl Script {
         free
     }
 
-    /// What the person in front does at `time`.
-    pub(super) fn action_at(&self, time: Duration) -> Action {
-        let playing = self.segments.iter().enumerate().rfind(|(_, s)| s.start <= time && time < s.end);
+    /// What the person in front does at `time`, `extra` (somebody else's number) left aside.
+    pub(super) fn action_at(&self, time: Duration, extra: u32) -> Action {
+        let playing = self
+            .segments
+            .iter()
+            .enumerate()
+            .rfind(|(_, s)| s.actor != extra && s.start <= time && time < s.end);
         let Some((index, segment)) = playing else { return Action::Empty };
         let since = (time - segment.start).as_secs_f32();
         match segment.action {

@@ -1,176 +1,198 @@
 //! Clip level: which of the twenty labels fits best, and what the open score says.
 
+use std::path::Path;
+
 use indicatif::ProgressBar;
 
 use super::Eval;
-use crate::backend::{self, Backend, Device, Precision, TextFeatures};
+use super::confusion;
+use super::judge::Judge;
 use crate::command::table::{Align, Table};
 use crate::command::{CommandError, say};
-use crate::model::{Heads, Model};
-use crate::preprocess::Reduced;
-use crate::scene::{Action, ClipOptions, clip};
-use crate::score::{Competition, Scorer};
+use crate::scene::{Action, Clip, ClipOptions, Company, Look, clip};
 
 /// Training draws from lower seeds only.
 pub const SEED: u64 = 3_000_000_000;
 
-const ACTIONS: usize = Action::ALL.len();
+pub const ACTIONS: usize = Action::ALL.len();
+/// Classes of predicted probability in the expected calibration error.
+const BINS: usize = 15;
 
 /// What one world's clips gave.
 #[derive(Default)]
-struct Tally {
+pub struct Tally {
     clips: usize,
     top1: usize,
-    top5: usize,
+    top5: [usize; ACTIONS],
     held_out: usize,
-    /// Scores of the true label over onset, and of the other labels under offset.
+    /// Scores of the true labels over onset, and of the other labels under offset.
     present: usize,
     absent: usize,
+    labels: [usize; 2],
+    /// Two people: clips, and those in which both actions score over one half.
+    company: [usize; 2],
     /// Rows: the true action; columns: what it was taken for.
-    confusion: Vec<[usize; ACTIONS]>,
+    pub confusion: Vec<[usize; ACTIONS]>,
     /// Probabilities of the true label, by action.
     scores: Vec<Vec<f32>>,
+    /// Per class of predicted probability: scores, their sum, and how many labels were true.
+    bins: [(usize, f64, usize); BINS],
 }
 
-/// A loaded checkpoint that answers with logits of fixed prompts.
-pub struct Judge {
-    pub fingerprint: String,
-    backend: Box<dyn Backend>,
-    frames: usize,
-    size: u32,
-    prompts: Vec<TextFeatures>,
-    scorer: Scorer,
+struct World {
+    name: &'static str,
+    file: &'static str,
+    hardness: f32,
+    hard: Look,
+    company: Company,
 }
 
-/// Prints both worlds' figures; returns top-1 on plain backgrounds.
-pub fn measure(arguments: &Eval) -> Result<f64, CommandError> {
-    let mut judge = Judge::new(&arguments.model, arguments.precision, arguments.threads)?;
-    say!("{}", judge.describe());
+const WORLDS: [World; 4] = [
+    World {
+        name: "plain backgrounds",
+        file: "plain",
+        hardness: 0.0,
+        hard: Look::Busy,
+        company: Company::Never,
+    },
+    World {
+        name: "whole world",
+        file: "whole",
+        hardness: 1.0,
+        hard: Look::Busy,
+        company: Company::Sometimes,
+    },
+    World {
+        name: "whole world, backgrounds never trained",
+        file: "unseen",
+        hardness: 1.0,
+        hard: Look::Unseen,
+        company: Company::Sometimes,
+    },
+    World {
+        name: "whole world, always two people with two actions",
+        file: "company",
+        hardness: 1.0,
+        hard: Look::Busy,
+        company: Company::Always,
+    },
+];
+
+/// Prints each world's figures, and draws them into `out`; returns top-1 on plain backgrounds.
+pub fn measure(judge: &mut Judge, arguments: &Eval) -> Result<f64, CommandError> {
     let mut plain = None;
-    for (world, hardness) in [("plain backgrounds", 0.0), ("busy backgrounds", 1.0)] {
-        let tally = judge.world(arguments, hardness)?;
-        print_tally(world, &tally)?;
-        plain.get_or_insert(tally.top1 as f64 / tally.clips.max(1) as f64);
+    for world in &WORLDS {
+        let tally = measure_world(judge, arguments, world)?;
+        print_tally(world.name, &tally)?;
+        if let Some(folder) = &arguments.out {
+            let path = folder.join(format!("confusion_{}.png", world.file));
+            confusion::draw(&path, world.name, &tally.confusion)?;
+            write_table(&path.with_extension("csv"), &tally.confusion)?;
+        }
+        plain.get_or_insert(share(tally.top1, tally.clips));
     }
     Ok(plain.unwrap_or(0.0))
 }
 
-impl Judge {
-    /// Prompts in this order: the actions' labels, their held-out phrasings, the background.
-    pub fn new(name: &str, precision: Precision, threads: usize) -> Result<Self, CommandError> {
-        let model = Model::open(name, Heads::Hf)?;
-        let mut backend = backend::open(&model, Device::Auto, precision, threads)?;
-        let labels = Action::ALL.map(Action::label);
-        let held_out = Action::ALL.map(|action| action.held_out_phrasings()[0]);
-        let background = model.extra.background.iter().map(String::as_str);
-        let prompts = labels.into_iter().chain(held_out).chain(background);
-        let tokens = prompts.map(|prompt| model.tokenizer.encode(prompt)).collect::<Result<Vec<_>, _>>()?;
-        let prompts = backend.encode_text(&tokens)?;
-        let scorer = Scorer {
-            labels: (0..ACTIONS).map(|i| i..i + 1).collect(),
-            background: 2 * ACTIONS..prompts.len(),
-            competition: Competition::Background,
-            temperature: model.extra.temperature,
-        };
-        let (fingerprint, frames, size) =
-            (model.fingerprint().to_string(), model.config.num_frames, model.rule.size);
-        Ok(Self { fingerprint, backend, frames, size, prompts, scorer })
+fn measure_world(judge: &mut Judge, arguments: &Eval, world: &World) -> Result<Tally, CommandError> {
+    let held_out = Action::ALL.map(|action| action.held_out_phrasings()[0]);
+    let background = judge.background().to_vec();
+    let prompts: Vec<&str> = Action::ALL
+        .map(Action::label)
+        .into_iter()
+        .chain(held_out)
+        .chain(background.iter().map(String::as_str))
+        .collect();
+    let scorer = judge.scorer(ACTIONS, prompts.len());
+    let prompts = judge.texts(&prompts)?;
+    let (hardness, hard, company) = (world.hardness, world.hard, world.company);
+    let options = ClipOptions { hardness, hard, company, ..judge.options() };
+    let mut tally = Tally {
+        confusion: vec![[0; ACTIONS]; ACTIONS],
+        scores: vec![Vec::new(); ACTIONS],
+        ..Tally::default()
+    };
+    let bar = ProgressBar::new(arguments.clips.into());
+    for seed in 0..u64::from(arguments.clips) {
+        let clip = clip(arguments.seed.wrapping_add(seed), &options);
+        let features = judge.watch(&clip.frames)?;
+        let logits = judge.compare(&features, &prompts)?;
+        tally.add(&clip, &logits, &scorer.probabilities(&logits));
+        bar.inc(1);
     }
-
-    pub fn describe(&self) -> String {
-        self.backend.describe()
-    }
-
-    /// How many of `count` clips on plain backgrounds get the right label.
-    pub fn try_out(&mut self, count: u64) -> Result<usize, CommandError> {
-        let options = self.options(0.0);
-        let mut right = 0;
-        for seed in SEED..SEED + count {
-            let clip = clip(seed, &options);
-            let logits = self.logits(&clip.frames)?;
-            let truth = logits[clip.action.index()];
-            right += usize::from(logits[..ACTIONS].iter().all(|&logit| logit <= truth));
-        }
-        Ok(right)
-    }
-
-    fn options(&self, hardness: f32) -> ClipOptions {
-        ClipOptions { size: self.size, frames: self.frames, hardness, mixed: 0.0, ..ClipOptions::default() }
-    }
-
-    fn world(&mut self, arguments: &Eval, hardness: f32) -> Result<Tally, CommandError> {
-        let mut tally = Tally {
-            confusion: vec![[0; ACTIONS]; ACTIONS],
-            scores: vec![Vec::new(); ACTIONS],
-            ..Tally::default()
-        };
-        let options = ClipOptions {
-            size: self.size,
-            frames: self.frames,
-            hardness,
-            mixed: 0.0,
-            ..ClipOptions::default()
-        };
-        let bar = ProgressBar::new(arguments.clips.into());
-        for seed in 0..u64::from(arguments.clips) {
-            let clip = clip(arguments.seed.wrapping_add(seed), &options);
-            let logits = self.logits(&clip.frames)?;
-            tally.add(clip.action, &logits, &self.scorer.probabilities(&logits));
-            bar.inc(1);
-        }
-        bar.finish_and_clear();
-        Ok(tally)
-    }
-
-    /// T × S × S × 3 bytes → one logit per prompt.
-    fn logits(&mut self, frames: &[u8]) -> Result<Vec<f32>, CommandError> {
-        let size = self.size;
-        let frames: Vec<Reduced> = frames
-            .chunks_exact((3 * size * size) as usize)
-            .map(|rgb| Reduced { size, rgb: rgb.to_vec() })
-            .collect();
-        let prepared = self.backend.prepare(&frames.iter().collect::<Vec<_>>())?;
-        let features = self.backend.encode(&[&prepared])?;
-        let rows = self.backend.compare(&features.iter().collect::<Vec<_>>(), &self.prompts)?;
-        Ok(rows.into_iter().next().expect("one clip gives one row"))
-    }
+    bar.finish_and_clear();
+    Ok(tally)
 }
 
 impl Tally {
-    fn add(&mut self, action: Action, logits: &[f32], probabilities: &[f32]) {
-        let truth = action.index();
+    /// With two people either action is right, and the clip is counted in the row of the first person's.
+    fn add(&mut self, clip: &Clip, logits: &[f32], probabilities: &[f32]) {
+        let truth = clip.action.index();
+        let other = clip.other.map(|(action, _)| action.index());
+        let is_true = |label: usize| label == truth || Some(label) == other;
         let (labels, held_out) = (&logits[..ACTIONS], &logits[ACTIONS..2 * ACTIONS]);
-        let better = |values: &[f32]| values.iter().filter(|&&value| value > values[truth]).count();
+        let best = |values: &[f32]| {
+            let mut order: Vec<usize> = (0..ACTIONS).collect();
+            order.sort_by(|&a, &b| values[b].total_cmp(&values[a]));
+            order
+        };
+        let order = best(labels);
         self.clips += 1;
-        self.top1 += usize::from(better(labels) == 0);
-        self.top5 += usize::from(better(labels) < 5);
-        self.held_out += usize::from(better(held_out) == 0);
-        self.present += usize::from(probabilities[truth] > 0.6);
-        self.absent += (0..ACTIONS).filter(|&other| other != truth && probabilities[other] < 0.4).count();
-        let best = (0..ACTIONS).max_by(|&a, &b| labels[a].total_cmp(&labels[b])).unwrap_or(0);
-        self.confusion[truth][best] += 1;
+        let right = is_true(order[0]);
+        self.top1 += usize::from(right);
+        self.top5[truth] += usize::from(order[..5].iter().any(|&label| is_true(label)));
+        self.held_out += usize::from(is_true(best(held_out)[0]));
+        for (label, &p) in probabilities.iter().enumerate().take(ACTIONS) {
+            let true_label = is_true(label);
+            self.labels[usize::from(true_label)] += 1;
+            self.present += usize::from(true_label && p > 0.6);
+            self.absent += usize::from(!true_label && p < 0.4);
+            let bin = &mut self.bins[((p * BINS as f32) as usize).min(BINS - 1)];
+            *bin = (bin.0 + 1, bin.1 + f64::from(p), bin.2 + usize::from(true_label));
+        }
+        if let Some(other) = other {
+            self.company[0] += 1;
+            self.company[1] += usize::from(probabilities[truth].min(probabilities[other]) > 0.5);
+        }
+        self.confusion[truth][if right { truth } else { order[0] }] += 1;
         self.scores[truth].push(probabilities[truth]);
+    }
+
+    /// Mean distance between predicted probability and the share that is true, over classes of probability.
+    fn calibration_error(&self) -> f64 {
+        let all: usize = self.bins.iter().map(|(count, ..)| count).sum();
+        let gap = |&(_, sum, hits): &(usize, f64, usize)| (sum - hits as f64).abs();
+        self.bins.iter().map(gap).sum::<f64>() / all.max(1) as f64
     }
 }
 
+pub fn share(count: usize, all: usize) -> f64 {
+    count as f64 / all.max(1) as f64
+}
+
 fn print_tally(world: &str, tally: &Tally) -> Result<(), CommandError> {
-    let share = |count: usize, all: usize| count as f64 / all.max(1) as f64;
     let clips = tally.clips;
     say!(
         "\n{world}, {clips} clips: top-1 {:.3}, top-5 {:.3} of {ACTIONS} labels; held-out phrasings top-1 {:.3}",
         share(tally.top1, clips),
-        share(tally.top5, clips),
+        share(tally.top5.iter().sum(), clips),
         share(tally.held_out, clips),
     );
     say!(
-        "score of the true label over 0.6: {:.3}; of the others under 0.4: {:.3}",
-        share(tally.present, clips),
-        share(tally.absent, clips * (ACTIONS - 1)),
+        "score of the true label over 0.6: {:.3}; of the others under 0.4: {:.3}; calibration error {:.3}",
+        share(tally.present, tally.labels[1]),
+        share(tally.absent, tally.labels[0]),
+        tally.calibration_error(),
     );
+    if tally.company[0] > 0 {
+        let [clips, both] = tally.company;
+        say!("two people with two actions, {clips} clips: both score over 0.5 in {:.3}", share(both, clips));
+    }
     let mut table = Table::new([
         ("action", Align::Left),
         ("clips", Align::Right),
         ("top-1", Align::Right),
+        ("top-5", Align::Right),
         ("median score", Align::Right),
         ("taken for", Align::Left),
     ]);
@@ -191,10 +213,66 @@ fn print_tally(world: &str, tally: &Tally) -> Result<(), CommandError> {
             action.label().into(),
             count.to_string(),
             format!("{:.2}", share(row[action.index()], count)),
+            format!("{:.2}", share(tally.top5[action.index()], count)),
             format!("{:.2}", scores[scores.len() / 2]),
             taken.join(", "),
         ]);
     }
     say!("{table}");
     Ok(())
+}
+
+/// Counts as comma-separated values: a row per true action.
+fn write_table(path: &Path, confusion: &[[usize; ACTIONS]]) -> Result<(), CommandError> {
+    let heading = Action::ALL.map(Action::label).join(",");
+    let mut text = format!("true action,{heading}\n");
+    for (action, row) in Action::ALL.into_iter().zip(confusion) {
+        let counts: Vec<String> = row.iter().map(usize::to_string).collect();
+        text += &format!("{action},{}\n", counts.join(","));
+    }
+    std::fs::write(path, text).map_err(|source| CommandError::Io { path: path.to_path_buf(), source })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::scene::Colour;
+
+    fn sample(action: Action, other: Option<Action>) -> Clip {
+        let options = ClipOptions { size: 8, frames: 1, action: Some(action), ..ClipOptions::default() };
+        Clip { action, other: other.map(|action| (action, Colour::Red)), ..clip(1, &options) }
+    }
+
+    fn tally() -> Tally {
+        Tally {
+            confusion: vec![[0; ACTIONS]; ACTIONS],
+            scores: vec![Vec::new(); ACTIONS],
+            ..Tally::default()
+        }
+    }
+
+    #[test]
+    fn either_of_two_actions_is_right_and_a_third_is_not() {
+        let mut tally = tally();
+        let mut logits = vec![0.0; 2 * ACTIONS];
+        logits[Action::Wave.index()] = 1.0;
+        let scores = vec![0.0; ACTIONS];
+        for (action, other) in
+            [(Action::Wave, None), (Action::Kick, Some(Action::Wave)), (Action::Kick, Some(Action::Run))]
+        {
+            tally.add(&sample(action, other), &logits, &scores);
+        }
+        assert_eq!((tally.top1, tally.clips), (2, 3));
+        assert_eq!(tally.confusion[Action::Kick.index()][Action::Kick.index()], 1);
+        assert_eq!(tally.confusion[Action::Kick.index()][Action::Wave.index()], 1);
+    }
+
+    #[test]
+    fn calibration_error_is_the_distance_between_score_and_truth() {
+        let mut tally = tally();
+        let mut scores = vec![0.0; ACTIONS];
+        scores[Action::Wave.index()] = 0.75;
+        tally.add(&sample(Action::Wave, None), &[0.0; 2 * ACTIONS], &scores);
+        assert!((tally.calibration_error() - 0.25 / ACTIONS as f64).abs() < 1e-6);
+    }
 }

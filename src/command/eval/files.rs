@@ -35,16 +35,16 @@ pub fn compare(events: &Path, truth: &Path, watched: Option<&str>) -> Result<Mat
         .iter()
         .filter(|record| record.phase == Phase::Start)
         .map(|start| {
-            let end =
-                records.iter().filter(|record| record.id == start.id).find_map(|record| record.end.as_ref());
+            let end = records.iter().find(|record| record.id == start.id && record.end.is_some());
             Reported {
                 span: Span {
                     label: canonical(&start.label),
                     start: at(&start.start, begun),
                     // Still open where the file ends.
-                    end: end.map_or(last, |end| at(end, begun)),
+                    end: end.and_then(|end| end.end.as_ref()).map_or(last, |end| at(end, begun)),
                 },
                 detected: at(&start.detected, begun),
+                ended: end.map_or(last, |end| at(&end.window_end, begun)),
             }
         })
         .collect();
