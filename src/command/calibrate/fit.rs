@@ -74,9 +74,7 @@ fn samples(footage: &Footage) -> Vec<Sample> {
     let one = |video: &Video| -> Vec<Sample> {
         let positions = (0..video.recording.labels.len())
             .filter(|&position| footage.known.contains(&video.recording.labels[position]));
-        positions
-            .flat_map(|position| reliability::samples(&video.recording, &video.truth, position))
-            .collect()
+        positions.flat_map(|position| video.recording.judged(&video.truth, position)).collect()
     };
     footage.videos.iter().flat_map(one).collect()
 }
