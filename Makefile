@@ -1,5 +1,5 @@
 # Every target is one line or a script in scripts/.
-.PHONY: demo test lint bench train eval install setup
+.PHONY: demo test lint bench bench-peers train eval install setup
 
 demo:    # scripted camera over RTSP on loopback -> events beside the truth, demo.mp4
 	@scripts/demo.sh
@@ -12,6 +12,9 @@ lint:    # format, clippy, licences, docs
 
 bench:   # optimised; prints times
 	@cargo bench --locked
+
+bench-peers: # us and PyTorch, ONNX Runtime, OpenVINO in turns -> benches/RESULTS.md; ARGS="--quick" only tries it
+	@scripts/bench_peers.sh $(ARGS)
 
 train:   # the demo model from nothing, into target/train; hours
 	@scripts/train.sh

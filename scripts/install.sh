@@ -12,7 +12,7 @@ else
     plugin_dir=${PLUGIN_DIR:-${XDG_DATA_HOME:-$HOME/.local/share}/gstreamer-1.0/plugins}
     bin_dir=${BIN_DIR:-$HOME/.local/bin}
 fi
-target=$(cargo metadata --format-version 1 --no-deps --locked | sed 's/.*"target_directory":"\([^"]*\)".*/\1/')
+target=$(target_dir)
 install -D -m 644 "$target/release/libgstxclip.so" "${DESTDIR:-}$plugin_dir/libgstxclip.so"
 install -D -m 755 "$target/release/xclipd" "${DESTDIR:-}$bin_dir/xclipd"
 echo "installed ${DESTDIR:-}$plugin_dir/libgstxclip.so and ${DESTDIR:-}$bin_dir/xclipd"

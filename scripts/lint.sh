@@ -4,7 +4,7 @@ source "$(dirname "$0")/steps.sh"
 scripts/setup.sh
 
 deny_version=0.20.2
-tools=target/tools
+tools=$(target_dir)/tools
 
 deny() {
     # Its own folder: the user's cargo bin is not ours to change. Unoptimised builds in a minute.

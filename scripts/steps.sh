@@ -24,3 +24,8 @@ step() {
     fi
     echo "==> $name: $((SECONDS - begun)) s"
 }
+
+# target_dir: where cargo builds, which the user may have moved.
+target_dir() {
+    cargo metadata --format-version 1 --no-deps --locked | sed 's/.*"target_directory":"\([^"]*\)".*/\1/'
+}

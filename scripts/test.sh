@@ -1,6 +1,5 @@
 #!/usr/bin/env bash
-# Every test: unit, property, integration, doc; then each bench once in test mode. Extra arguments go
-# to cargo test. Ends with one line that adds up the results of all test binaries.
+# Every test: unit, property, integration, doc. Extra arguments go to cargo test. Ends with one line that adds up the results of all test binaries.
 source "$(dirname "$0")/steps.sh"
 scripts/setup.sh
 

@@ -278,25 +278,29 @@ impl Detector {
         self.deliver(Duration::ZERO);
     }
 
-    /// The stream broke (DISCONT, new stream-id, segment): no window mixes before and after. Events
-    /// stay open (the same camera goes on) unless `end` gives a reason to end them; then windows in
-    /// flight are dropped too.
+    /// The stream broke (another connection, stream-id or segment): no window mixes before and after.
+    /// Events stay open (the same camera goes on) unless `end` gives a reason to end them; then windows
+    /// in flight are dropped too.
     pub fn restart(&self, end: Option<Reason>) {
         let mut state = self.state();
         state.restart();
         if let Some(reason) = end {
             state.flush(reason, &self.outbox);
+            state.leave_time_line();
             drop(state);
             self.give_up();
         }
     }
 
     /// Drops windows in flight (their results are ignored), wakes a waiting `push`, ends open events
-    /// with `reason`. The next frame may have any time.
+    /// with `reason`. The next frame may have any time. Cooldowns go on, unless the reason is a flush.
     pub fn flush(&self, reason: Reason) {
         let mut state = self.state();
         state.flush(reason, &self.outbox);
         state.forget_time();
+        if reason == Reason::Flush {
+            state.leave_time_line();
+        }
         drop(state);
         self.give_up();
     }
@@ -320,6 +324,7 @@ impl Detector {
         if state.epoch == epoch {
             state.flush(reason, &self.outbox);
             state.forget_time();
+            state.leave_time_line();
         }
         drop(state);
         self.deliver(PATIENCE);

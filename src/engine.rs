@@ -132,7 +132,7 @@ impl Engine {
                 return Ok(engine);
             }
             if let (Some(queue), Some(model)) = (known.queue.upgrade(), known.model.upgrade())
-                && queue.reopen()
+                && queue.join()
             {
                 let engine = Arc::new(Engine { queue, model });
                 known.engine = Arc::downgrade(&engine);
@@ -190,7 +190,7 @@ impl Engine {
 
 impl Drop for Engine {
     fn drop(&mut self) {
-        self.queue.close();
+        self.queue.leave();
     }
 }
 

@@ -23,6 +23,8 @@ enum Command {
     Doctor(command::doctor::Doctor),
     Scene(command::scene::Scene),
     Eval(command::eval::Eval),
+    #[cfg(feature = "gst")]
+    Calibrate(command::calibrate::Calibrate),
     Verify(command::checkpoint::Verify),
     Bench(command::checkpoint::Bench),
     GenerateWeights(command::checkpoint::GenerateWeights),
@@ -37,6 +39,8 @@ fn main() -> ExitCode {
         Command::Doctor(doctor) => doctor.run(),
         Command::Scene(scene) => scene.run(),
         Command::Eval(eval) => eval.run(),
+        #[cfg(feature = "gst")]
+        Command::Calibrate(calibrate) => calibrate.run(),
         Command::Verify(verify) => verify.run(),
         Command::Bench(bench) => bench.run(),
         Command::GenerateWeights(generate) => generate.run(),

@@ -12,12 +12,12 @@ fn config(name: &str) -> Config {
     Config::parse("config.json", &std::fs::read(file).unwrap(), Heads::Hf).unwrap()
 }
 
-fn load(config: &Config, threads: usize) -> CpuBackend {
+fn load(config: &Config, threads: usize, precision: Precision) -> CpuBackend {
     let size = config.image_size as u32;
     let geometry = Geometry::ShortestEdge { short: size };
     let rule = Rule { size, geometry, mean: [0.5; 3], std: [0.5; 3] };
     let mut source = |name: &str, shape: &[usize]| Ok(recipe::tensor(name, shape));
-    CpuBackend::from_source(config, &rule, Isa::best(), threads, &mut source).unwrap()
+    CpuBackend::from_source(config, &rule, Isa::best(), threads, precision, &mut source).unwrap()
 }
 
 fn frames(config: &Config, n: usize) -> Vec<Reduced> {
@@ -38,6 +38,8 @@ fn prompts(config: &Config, n: u32) -> Vec<Vec<u32>> {
         .collect()
 }
 
+const BOTH: [Precision; 2] = [Precision::F32, Precision::Int8];
+
 struct Run {
     clips: Vec<ClipFeatures>,
     text: Vec<TextFeatures>,
@@ -45,8 +47,8 @@ struct Run {
 }
 
 /// Two overlapping windows.
-fn run(config: &Config, threads: usize, labels: u32) -> Run {
-    let mut backend = load(config, threads);
+fn run(config: &Config, threads: usize, labels: u32, precision: Precision) -> Run {
+    let mut backend = load(config, threads, precision);
     let frames = frames(config, config.num_frames + 1);
     let prepared = backend.prepare(&frames.iter().collect::<Vec<_>>()).unwrap();
     let clips = backend.encode(&[&prepared[..config.num_frames], &prepared[1..]]).unwrap();
@@ -57,27 +59,31 @@ fn run(config: &Config, threads: usize, labels: u32) -> Run {
 
 #[test]
 fn results_do_not_depend_on_the_number_of_threads() {
-    for name in ["small", "odd", "single"] {
+    for (name, precision) in
+        ["small", "odd", "single"].into_iter().flat_map(|name| BOTH.map(|precision| (name, precision)))
+    {
         let config = config(name);
-        let one = run(&config, 1, 9);
+        let one = run(&config, 1, 9, precision);
         for threads in [2, 3, 7] {
-            let many = run(&config, threads, 9);
-            assert_eq!(one.clips, many.clips, "{name}, {threads} threads");
-            assert_eq!(one.text, many.text, "{name}, {threads} threads");
-            assert_eq!(one.logits, many.logits, "{name}, {threads} threads");
+            let many = run(&config, threads, 9, precision);
+            assert_eq!(one.clips, many.clips, "{name}, {precision}, {threads} threads");
+            assert_eq!(one.text, many.text, "{name}, {precision}, {threads} threads");
+            assert_eq!(one.logits, many.logits, "{name}, {precision}, {threads} threads");
         }
     }
 }
 
 #[test]
 fn adding_a_label_moves_no_other_logit() {
-    for name in ["small", "odd"] {
+    for (name, precision) in
+        ["small", "odd"].into_iter().flat_map(|name| BOTH.map(|precision| (name, precision)))
+    {
         let config = config(name);
-        let few = run(&config, 2, 3);
+        let few = run(&config, 2, 3, precision);
         // More labels than share one packing of the keys.
-        let many = run(&config, 2, 250);
+        let many = run(&config, 2, 250, precision);
         for (few, many) in few.logits.iter().zip(&many.logits) {
-            assert_eq!(few[..], many[..few.len()], "{name}");
+            assert_eq!(few[..], many[..few.len()], "{name}, {precision}");
         }
         assert_eq!(few.text[..], many.text[..3]);
     }
@@ -86,18 +92,20 @@ fn adding_a_label_moves_no_other_logit() {
 #[test]
 fn a_frame_is_prepared_alike_alone_and_in_company() {
     let config = config("small");
-    let mut backend = load(&config, 2);
-    let frames = frames(&config, config.num_frames);
-    let together = backend.prepare(&frames.iter().collect::<Vec<_>>()).unwrap();
-    let alone: Vec<Prepared> = frames.iter().flat_map(|f| backend.prepare(&[f]).unwrap()).collect();
-    let clips = backend.encode(&[&together, &alone]).unwrap();
-    assert_eq!(clips[0], clips[1]);
+    for precision in BOTH {
+        let mut backend = load(&config, 2, precision);
+        let frames = frames(&config, config.num_frames);
+        let together = backend.prepare(&frames.iter().collect::<Vec<_>>()).unwrap();
+        let alone: Vec<Prepared> = frames.iter().flat_map(|f| backend.prepare(&[f]).unwrap()).collect();
+        let clips = backend.encode(&[&together, &alone]).unwrap();
+        assert_eq!(clips[0], clips[1], "{precision}");
+    }
 }
 
 #[test]
 fn padding_after_the_end_token_changes_nothing() {
     let config = config("small");
-    let mut backend = load(&config, 2);
+    let mut backend = load(&config, 2, Precision::F32);
     let plain = prompts(&config, 5);
     let padded: Vec<Vec<u32>> = plain
         .iter()
@@ -114,7 +122,7 @@ fn padding_after_the_end_token_changes_nothing() {
 #[test]
 fn nothing_to_do_is_done() {
     let config = config("small");
-    let mut backend = load(&config, 2);
+    let mut backend = load(&config, 2, Precision::F32);
     assert!(backend.prepare(&[]).unwrap().is_empty());
     assert!(backend.encode(&[]).unwrap().is_empty());
     assert!(backend.encode_text(&[]).unwrap().is_empty());
@@ -127,7 +135,7 @@ fn nothing_to_do_is_done() {
 #[test]
 fn bad_input_is_refused_by_name() {
     let config = config("small");
-    let mut backend = load(&config, 2);
+    let mut backend = load(&config, 2, Precision::F32);
     let message = |error: BackendError| error.to_string();
 
     let wrong = Reduced { size: 32, rgb: vec![0; 32 * 32 * 3] };
@@ -173,17 +181,45 @@ fn weights_of_the_wrong_size_are_refused_by_name() {
         }
         Ok(values)
     };
-    let error =
-        CpuBackend::from_source(&config, &rule, Isa::best(), 1, &mut source).err().unwrap().to_string();
+    let error = CpuBackend::from_source(&config, &rule, Isa::best(), 1, Precision::F32, &mut source)
+        .err()
+        .unwrap()
+        .to_string();
     assert_eq!(error, "tensor `visual_projection.weight`: expected shape [32, 64], got 2047 values");
+}
+
+#[test]
+fn values_that_overflow_are_reported_and_never_rounded_to_numbers() {
+    let config = config("small");
+    let rule = Rule { size: 64, geometry: Geometry::Stretch, mean: [0.5; 3], std: [0.5; 3] };
+    for precision in BOTH {
+        for name in ["vision_model.encoder.layers.0.layer_norm1.weight", "vision_model.pre_layernorm.bias"] {
+            let mut source = |tensor: &str, shape: &[usize]| {
+                let mut values = recipe::tensor(tensor, shape);
+                if tensor == name {
+                    values[1] = 3e38;
+                }
+                Ok(values)
+            };
+            let isa = Isa::best();
+            let mut backend =
+                CpuBackend::from_source(&config, &rule, isa, 2, precision, &mut source).unwrap();
+            let frames = frames(&config, config.num_frames);
+            let prepared = backend.prepare(&frames.iter().collect::<Vec<_>>()).unwrap();
+            let found = backend.encode(&[&prepared]);
+            assert!(matches!(found, Err(BackendError::NotFinite { .. })), "{precision}, {name}: {found:?}");
+        }
+    }
 }
 
 #[test]
 fn devices_and_precisions_that_do_not_exist_list_what_does() {
     assert_eq!("auto".parse::<Device>().unwrap(), Device::Auto);
-    assert_eq!("f32".parse::<Precision>().unwrap(), Precision::F32);
+    for precision in [Precision::Auto, Precision::F32, Precision::Int8] {
+        assert_eq!(precision.to_string().parse::<Precision>().unwrap(), precision);
+    }
     let error = "cuda".parse::<Device>().unwrap_err().to_string();
     assert_eq!(error, "device `cuda` does not exist here; available: auto, cpu");
-    let error = "int8".parse::<Precision>().unwrap_err().to_string();
-    assert_eq!(error, "precision `int8` does not exist here; available: auto, f32");
+    let error = "fp16".parse::<Precision>().unwrap_err().to_string();
+    assert_eq!(error, "precision `fp16` does not exist here; available: auto, f32, int8");
 }

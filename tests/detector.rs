@@ -58,7 +58,11 @@ fn labels(names: &[&str], onset: f32) -> Labels {
         severity: None,
         metadata: Default::default(),
     };
-    Labels { labels: names.iter().map(label).collect(), background: vec!["nothing".into(), "empty".into()] }
+    Labels {
+        labels: names.iter().map(label).collect(),
+        background: vec!["nothing".into(), "empty".into()],
+        temperature: None,
+    }
 }
 
 fn stamp(ms: u64) -> Stamp {

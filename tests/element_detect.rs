@@ -312,3 +312,20 @@ fn a_live_upstream_makes_auto_async_and_a_file_makes_it_sync() {
         assert_eq!(stats.get::<&str>("mode").unwrap(), mode);
     }
 }
+
+#[test]
+fn sync_mode_of_a_live_stream_adds_the_slowest_windows_to_the_latency() {
+    let mut detect = Detect::without_caps("sync=true labels=walking hop=1");
+    let upstream = gst::ClockTime::from_mseconds(10);
+    detect.harness.set_upstream_latency(upstream);
+    detect.harness.set_live(true);
+    detect.harness.set_src_caps_str(CAPS);
+    detect.pass(0..T - 1);
+    assert_eq!(detect.harness.query_latency(), Some(upstream), "no window was scored");
+    detect.pass(T - 1..2 * T);
+    let told = detect.harness.query_latency().unwrap() - upstream;
+    let measured: u64 = detect.stats().get("delay-p95").unwrap();
+    assert!(told.nseconds() > 0 && told.nseconds() >= measured * 3 / 4, "{told} of {measured} ns");
+    let asked = detect.bus.pop_filtered(&[gst::MessageType::Latency]);
+    assert!(asked.is_some(), "the pipeline is asked to distribute it");
+}

@@ -67,8 +67,11 @@ fn at_double_speed_frames_are_taken_by_stream_time() {
 fn no_window_mixes_before_and_after_a_break() {
     type Break = fn(&mut Detect);
     let breaks: [(&str, Break); 4] = [
-        ("DISCONT", |detect| {
-            detect.harness.push_and_pull(discont(T - 1)).unwrap();
+        ("another connection", |detect| {
+            let sink = detect.element.static_pad("sink").unwrap();
+            let same = sink.sticky_event::<gst::event::StreamStart>(0).unwrap().stream_id().to_string();
+            detect.harness.push_event(gst::event::StreamStart::new(&same));
+            detect.pass(T - 1..T);
         }),
         ("another stream-id", |detect| {
             detect.harness.push_event(gst::event::StreamStart::new("another"));
@@ -96,14 +99,32 @@ fn no_window_mixes_before_and_after_a_break() {
 }
 
 #[test]
-fn a_discontinuity_of_the_same_camera_leaves_its_event_open() {
+fn a_lost_buffer_costs_no_window() {
+    // 25 frames per second of which every tenth is lost, as a leaky queue marks it.
+    let mut detect = Detect::new(ONE);
+    for frame in (0..250).filter(|frame| frame % 10 != 7) {
+        let mut buffer = if frame % 10 == 8 { discont(0) } else { buffer(0) };
+        buffer.get_mut().unwrap().set_pts(gst::ClockTime::from_mseconds(40 * frame));
+        detect.harness.push_and_pull(buffer).unwrap();
+    }
+    // 10 s at 4 frames per second: 40 frames.
+    assert_eq!(detect.stat("windows"), 40 - T + 1);
+    assert_eq!(detect.events().len(), 1);
+}
+
+#[test]
+fn a_new_connection_of_the_same_camera_leaves_its_event_open() {
     let mut detect = Detect::new(ONE);
     detect.pass(0..T);
-    detect.harness.push_and_pull(discont(T)).unwrap();
-    detect.pass(T + 1..2 * T);
+    let sink = detect.element.static_pad("sink").unwrap();
+    let same = sink.sticky_event::<gst::event::StreamStart>(0).unwrap().stream_id().to_string();
+    detect.harness.push_event(gst::event::StreamStart::new(&same));
+    detect.harness.push_event(segment(1.0));
+    detect.pass(T..2 * T);
     let events = detect.events();
     assert_eq!(events.len(), 1);
     assert_eq!(events[0].phase, Phase::Start);
+    assert_eq!(detect.stat("restarts"), 1);
 }
 
 #[test]
@@ -243,6 +264,79 @@ fn a_flush_ends_events_and_downstream_hears_of_it_after_the_flush() {
     assert_eq!(meta::read(&after[0]), meta::Marks::default());
 }
 
+/// The messages on the events pad, and a channel with (phase, reason, PTS of the line) as they arrive.
+fn events_sink(detect: &Detect) -> (gst::Pad, gst::Pad, mpsc::Receiver<(Phase, Reason, gst::ClockTime)>) {
+    let pad = detect.element.request_pad_simple("events").unwrap();
+    let (sender, lines) = mpsc::channel();
+    let sink = gst::Pad::builder(gst::PadDirection::Sink)
+        .chain_function(move |_, _, buffer| {
+            let map = buffer.map_readable().unwrap();
+            let record: gstxclip::event::json::Record = serde_json::from_slice(&map).unwrap();
+            sender.send((record.phase, record.reason, buffer.pts().unwrap())).unwrap();
+            Ok(gst::FlowSuccess::Ok)
+        })
+        .event_function(|_, _, _| true)
+        .build();
+    sink.set_active(true).unwrap();
+    pad.link(&sink).unwrap();
+    (pad, sink, lines)
+}
+
+const PATIENCE: std::time::Duration = std::time::Duration::from_secs(60);
+
+#[test]
+fn the_events_pad_tells_ends_of_a_flush_after_it() {
+    let mut detect = Detect::new(ONE);
+    let (_pad, _sink, lines) = events_sink(&detect);
+    detect.pass(0..T);
+    assert_eq!(lines.recv_timeout(PATIENCE), Ok((Phase::Start, Reason::Onset, time(T - 1))));
+    detect.harness.push_event(gst::event::FlushStart::new());
+    detect.harness.push_event(gst::event::FlushStop::new(true));
+    detect.harness.push_event(segment(1.0));
+    assert_eq!(lines.try_recv(), Err(mpsc::TryRecvError::Empty));
+    detect.pass(50..51);
+    assert_eq!(lines.recv_timeout(PATIENCE), Ok((Phase::End, Reason::Flush, time(50))));
+}
+
+#[test]
+fn the_events_pad_goes_on_with_a_sink_that_was_restarted_or_replaced() {
+    let mut detect = Detect::new("sync=true labels=walking onset=0 offset=0 hop=1 name=d");
+    let (pad, sink, lines) = events_sink(&detect);
+    // The sink is down: its pad refuses all. An update or a start in that time is lost, and counted.
+    sink.set_active(false).unwrap();
+    detect.pass(0..T);
+    while detect.stat("lines-dropped") == 0 {
+        std::thread::yield_now();
+    }
+    sink.set_active(true).unwrap();
+    detect.harness.push_event(gst::event::StreamStart::new("another"));
+    detect.harness.push_event(segment(1.0));
+    detect.pass(100..100 + T);
+    assert_eq!(
+        lines.recv_timeout(PATIENCE).map(|(phase, ..)| phase),
+        Ok(Phase::Start),
+        "no end of a start that was lost"
+    );
+    // EOS downstream ends the pad until it is linked anew.
+    pad.unlink(&sink).unwrap();
+    let full = gst::Pad::builder(gst::PadDirection::Sink)
+        .chain_function(|_, _, _| Err(gst::FlowError::Eos))
+        .event_function(|_, _, _| true)
+        .build();
+    full.set_active(true).unwrap();
+    pad.link(&full).unwrap();
+    let lost = detect.stat("lines-dropped");
+    detect.harness.push_event(gst::event::StreamStart::new("a third"));
+    while detect.stat("lines-dropped") == lost {
+        std::thread::yield_now();
+    }
+    pad.unlink(&full).unwrap();
+    pad.link(&sink).unwrap();
+    detect.harness.push_event(segment(1.0));
+    detect.pass(200..200 + T);
+    assert_eq!(lines.recv_timeout(PATIENCE).map(|(phase, ..)| phase), Ok(Phase::Start));
+}
+
 #[test]
 fn stopping_wakes_a_waiting_buffer() {
     let jam = Jam::new();
@@ -308,6 +402,8 @@ fn a_silent_live_stream_ends_its_events_by_the_clock() {
     clock.set_time(time(0) + timeout);
     clock.process_next_clock_id().expect("a timer is due");
     assert!(detect.events().is_empty(), "buffers came since");
+    // A GAP says that there is nothing to see.
+    detect.harness.push_event(gst::event::Gap::builder(time(T)).build());
     clock.set_time(time(T - 1) + timeout);
     clock.process_next_clock_id().expect("a timer is due");
     let events = detect.events();

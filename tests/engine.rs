@@ -24,7 +24,7 @@ fn spec(dir: &TempDir) -> Spec {
     Spec {
         model: dir.path().to_str().unwrap().into(),
         device: Device::Auto,
-        precision: Precision::Auto,
+        precision: Precision::F32,
         threads: 2,
         heads: Heads::Hf,
     }

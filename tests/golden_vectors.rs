@@ -4,33 +4,25 @@ use std::path::{Path, PathBuf};
 
 use gstxclip::backend::cpu::{CpuBackend, Isa};
 use gstxclip::backend::{Device, Precision};
+use gstxclip::command::bench::subject;
 use gstxclip::command::verify;
-use gstxclip::model::{Config, Heads, Model, recipe};
-use gstxclip::preprocess::{Geometry, Rule};
+use gstxclip::model::{Config, Heads, Model};
 
 fn golden(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name)
 }
 
-fn synthetic(name: &str, isa: Isa, threads: usize) -> (Config, CpuBackend) {
+fn synthetic(name: &str, isa: Isa, threads: usize, precision: Precision) -> (Config, CpuBackend) {
     let json = std::fs::read(golden(name).join("config.json")).unwrap();
     let config = Config::parse("config.json", &json, Heads::Hf).unwrap();
-    let size = config.image_size as u32;
-    let rule = Rule {
-        size,
-        geometry: Geometry::ShortestEdge { short: size },
-        mean: [0.485, 0.456, 0.406],
-        std: [0.229, 0.224, 0.225],
-    };
-    let mut source = |name: &str, shape: &[usize]| Ok(recipe::tensor(name, shape));
-    let backend = CpuBackend::from_source(&config, &rule, isa, threads, &mut source).unwrap();
+    let backend = subject::synthetic(&config, isa, threads, precision).unwrap();
     (config, backend)
 }
 
-fn verify(name: &str, isa: Isa) {
-    let (config, mut backend) = synthetic(name, isa, 0);
+fn verify(name: &str, isa: Isa, precision: Precision) {
+    let (config, mut backend) = synthetic(name, isa, 0, precision);
     let (mut report, file) = (Vec::new(), golden(name).join("golden.safetensors"));
-    let passed = verify::check(&mut backend, &config, &file, Precision::F32, &mut report).unwrap();
+    let passed = verify::check(&mut backend, &config, &file, precision, &mut report).unwrap();
     let report = String::from_utf8(report).unwrap();
     println!("{report}");
     assert!(passed, "{report}");
@@ -39,21 +31,44 @@ fn verify(name: &str, isa: Isa) {
 
 #[test]
 fn small_holds_on_every_instruction_set() {
-    Isa::available().into_iter().for_each(|isa| verify("small", isa));
+    Isa::available().into_iter().for_each(|isa| verify("small", isa, Precision::F32));
 }
 
 /// Head sizes 8 to 96, widths that no vector divides, patches of 14, one frame, one layer.
 #[test]
 fn odd_configurations_hold_on_every_instruction_set() {
     for isa in Isa::available() {
-        verify("odd", isa);
-        verify("single", isa);
+        verify("odd", isa, Precision::F32);
+        verify("single", isa, Precision::F32);
     }
 }
 
 #[test]
 fn base_patch32_holds() {
-    verify("base-patch32", Isa::best());
+    verify("base-patch32", Isa::best(), Precision::F32);
+}
+
+#[test]
+fn int8_holds_on_every_instruction_set() {
+    for isa in Isa::available() {
+        ["small", "odd", "single"].into_iter().for_each(|name| verify(name, isa, Precision::Int8));
+    }
+}
+
+/// Also what users are promised beyond the stages' bounds.
+#[test]
+fn base_patch32_holds_in_int8() {
+    let (config, mut backend) = synthetic("base-patch32", Isa::best(), 0, Precision::Int8);
+    let (mut report, file) = (Vec::new(), golden("base-patch32").join("golden.safetensors"));
+    assert!(verify::check(&mut backend, &config, &file, Precision::Int8, &mut report).unwrap());
+    let report = String::from_utf8(report).unwrap();
+    println!("{report}");
+    let column = |stage: &str, column: usize| -> f64 {
+        let line = report.lines().find(|line| line.split_whitespace().next() == Some(stage)).unwrap();
+        line.split_whitespace().nth(column).unwrap().parse().unwrap()
+    };
+    assert!(column("video_embeds", 3) >= 0.9998, "{report}");
+    assert!(column("logits_per_video", 1) <= 0.05, "{report}");
 }
 
 #[test]
@@ -61,7 +76,7 @@ fn a_checkpoint_folder_verifies() {
     let folder = golden("small");
     let model = Model::open_for_verify(folder.to_str().unwrap(), Heads::Hf).unwrap();
     let (mut report, file) = (Vec::new(), folder.join("golden.safetensors"));
-    let passed = verify::run(&model, &file, Device::Auto, Precision::Auto, &mut report).unwrap();
+    let passed = verify::run(&model, &file, Device::Auto, Precision::F32, &mut report).unwrap();
     assert!(passed, "{}", String::from_utf8_lossy(&report));
 }
 
@@ -89,7 +104,7 @@ fn changed(stage: &str, by: Option<f32>) -> tempfile::NamedTempFile {
 
 #[test]
 fn verify_fails_at_the_stage_that_is_past_its_bound() {
-    let (config, mut backend) = synthetic("small", Isa::best(), 1);
+    let (config, mut backend) = synthetic("small", Isa::best(), 1, Precision::F32);
     for (stage, by) in [("vision_hidden_1", 1e-4), ("text_embeds", 3e-5), ("logits_per_video", -4e-4)] {
         let (file, mut report) = (changed(stage, Some(by)), Vec::new());
         let passed = verify::check(&mut backend, &config, file.path(), Precision::F32, &mut report).unwrap();
@@ -101,7 +116,7 @@ fn verify_fails_at_the_stage_that_is_past_its_bound() {
 
 #[test]
 fn verify_says_which_stages_the_file_lacks() {
-    let (config, mut backend) = synthetic("small", Isa::best(), 1);
+    let (config, mut backend) = synthetic("small", Isa::best(), 1, Precision::F32);
     let (file, mut report) = (changed("mit_pooled", None), Vec::new());
     assert!(verify::check(&mut backend, &config, file.path(), Precision::F32, &mut report).unwrap());
     let report = String::from_utf8(report).unwrap();
@@ -113,7 +128,7 @@ fn verify_says_which_stages_the_file_lacks() {
 
 #[test]
 fn verify_names_the_tensor_of_another_configuration() {
-    let (config, mut backend) = synthetic("small", Isa::best(), 1);
+    let (config, mut backend) = synthetic("small", Isa::best(), 1, Precision::F32);
     let file = golden("odd/golden.safetensors");
     let error = verify::check(&mut backend, &config, &file, Precision::F32, &mut Vec::new()).unwrap_err();
     assert!(error.to_string().contains('`'), "{error}");

@@ -11,11 +11,13 @@ fn read(name: &str) -> Labels {
 }
 
 #[test]
-fn every_example_loads_and_survives_its_own_json() {
+fn every_example_loads_and_survives_its_own_json_and_yaml() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("config/labels");
     let mut count = 0;
     for file in std::fs::read_dir(folder).unwrap() {
-        let labels = Labels::read(&file.unwrap().path()).unwrap();
+        let mut labels = Labels::read(&file.unwrap().path()).unwrap();
+        labels.temperature = Some(1.3);
+        assert_eq!(Labels::parse_yaml("its own YAML", &labels.to_yaml()).unwrap(), labels);
         assert!(labels.labels.len() >= 5);
         assert_eq!(Labels::parse(&labels.to_json()).unwrap().labels, labels.labels);
         count += 1;
@@ -44,5 +46,14 @@ fn the_demo_example_stays_inside_the_demo_models_vocabulary() {
             model.tokenizer.encode(prompt).unwrap();
             assert_eq!(model.tokenizer.unknown_words(prompt), Vec::<String>::new(), "{prompt}");
         }
+    }
+}
+
+#[test]
+fn a_temperature_out_of_range_is_refused_with_its_place() {
+    for wrong in ["0", "-1", "1e9", ".nan", "warm"] {
+        let fault =
+            Labels::parse_yaml("f.yaml", &format!("labels: {{a: }}\ntemperature: {wrong}\n")).unwrap_err();
+        assert!(fault.to_string().contains("f.yaml") && fault.to_string().contains("line 2"), "{fault}");
     }
 }

@@ -1,44 +1,65 @@
-"""Times Hugging Face's processor on the frame sizes of benches/preprocess.rs.
+"""One 1080p frame to the model's input: our reducer against Hugging Face's processor, in turns.
 
-python benches/peers/preprocess.py        (torch, torchvision, transformers >= 5)
-
-The processor starts from RGB: a camera's NV12 or I420 would have to be converted first.
+Ours starts from the decoder's NV12 and is timed by benches/preprocess.rs. The processor starts from RGB:
+what turns NV12 into RGB would come on top of its time. Both on one thread, as on a streaming thread.
 """
 
+import json
+import os
+import statistics
+import subprocess
 import time
+from pathlib import Path
 
 import numpy as np
-import torch
-from transformers import VideoMAEImageProcessor
+
+WIDTH, HEIGHT, SIZE = 1920, 1080, 224
+ROOT = Path(__file__).resolve().parents[2]
+CASE = f"reduce/Nv12-{WIDTH}x{HEIGHT}-{SIZE}/cpu"
 
 
-def best(function, runs=30):
-    times = []
-    for _ in range(runs):
-        start = time.perf_counter()
-        function()
-        times.append(time.perf_counter() - start)
-    return min(times)
+def processor():
+    """Seconds per frame: from an array of interleaved RGB, and from a tensor that is planar already."""
+    import torch
+    from transformers import VideoMAEImageProcessor
 
-
-def main():
     torch.set_num_threads(1)
-    for width, height, size in [(1920, 1080, 224), (1920, 1080, 96), (640, 480, 96)]:
-        processor = VideoMAEImageProcessor(
-            size={"shortest_edge": size},
-            crop_size={"height": size, "width": size},
-            image_mean=[0.485, 0.456, 0.406],
-            image_std=[0.229, 0.224, 0.225],
-        )
-        rows, columns = np.mgrid[:height, :width]
-        frame = (125 + 25 * np.sin(columns * 0.03 + rows * 0.02)).astype(np.uint8)
-        frame = np.repeat(frame[:, :, None], 3, axis=2)
-        seconds = best(lambda: processor([frame], return_tensors="pt"))
-        tensor = torch.from_numpy(frame).permute(2, 0, 1).contiguous()
-        bare = best(lambda: processor([tensor], return_tensors="pt"))
-        print(f"reduce/Rgb-{width}x{height}-{size}: {1e6 * seconds:.0f} us, "
-              f"{1e6 * bare:.0f} us from a planar tensor (best of 30, one thread)")
+    processor = VideoMAEImageProcessor(
+        size={"shortest_edge": SIZE}, crop_size={"height": SIZE, "width": SIZE},
+        image_mean=[0.485, 0.456, 0.406], image_std=[0.229, 0.224, 0.225])
+    rows, columns = np.mgrid[:HEIGHT, :WIDTH]
+    frame = (125 + 25 * np.sin(columns * 0.03 + rows * 0.02)).astype(np.uint8)
+    frame = np.repeat(frame[:, :, None], 3, axis=2)
+    planar = torch.from_numpy(frame).permute(2, 0, 1).contiguous()
+
+    def median(picture, runs=30):
+        times = []
+        for _ in range(runs):
+            start = time.perf_counter()
+            processor([picture], return_tensors="pt")
+            times.append(time.perf_counter() - start)
+        return statistics.median(times)
+
+    return median(frame), median(planar)
 
 
-if __name__ == "__main__":
-    main()
+def ours():
+    """Seconds per frame, criterion's median."""
+    subprocess.run(["cargo", "bench", "--quiet", "--locked", "--bench", "preprocess", "--", "--noplot",
+                    "--warm-up-time", "0.5", "--measurement-time", "2", f"^{CASE}$"], check=True, cwd=ROOT,
+                   stdout=subprocess.DEVNULL)
+    target = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"))
+    estimates = target / "criterion" / CASE.replace("/", "_") / "new/estimates.json"
+    if not estimates.exists():
+        estimates = target / "criterion" / CASE / "new/estimates.json"
+    return json.loads(estimates.read_text())["median"]["point_estimate"] / 1e9
+
+
+def measure(rounds):
+    times = {"interleaved": [], "planar": [], "ours": []}
+    for _ in range(rounds):
+        interleaved, planar = processor()
+        times["interleaved"].append(interleaved)
+        times["planar"].append(planar)
+        times["ours"].append(ours())
+    return times

@@ -42,13 +42,15 @@ pub enum Precision {
     #[default]
     Auto,
     F32,
+    /// Products of bytes with 32-bit sums; see `cpu` for what stays in f32.
+    Int8,
 }
 
 #[derive(Debug, thiserror::Error)]
 pub enum BackendError {
     #[error("device `{0}` does not exist here; available: auto, cpu")]
     UnknownDevice(String),
-    #[error("precision `{0}` does not exist here; available: auto, f32")]
+    #[error("precision `{0}` does not exist here; available: auto, f32, int8")]
     UnknownPrecision(String),
     #[error("{what}: expected {expected}, got {found}")]
     Shape { what: String, expected: String, found: String },
@@ -78,6 +80,10 @@ pub trait Backend: Send {
     /// turn anyway: the first would only wait for the last.
     fn batch(&self) -> usize {
         1
+    }
+    /// What the arithmetic is; never `Auto`.
+    fn precision(&self) -> Precision {
+        Precision::F32
     }
     /// One line for logs and `xclipd doctor`: device, instruction set, threads, precision.
     fn describe(&self) -> String;
@@ -124,6 +130,7 @@ impl FromStr for Precision {
         match text {
             "auto" => Ok(Precision::Auto),
             "f32" => Ok(Precision::F32),
+            "int8" => Ok(Precision::Int8),
             _ => Err(BackendError::UnknownPrecision(text.into())),
         }
     }
@@ -134,6 +141,7 @@ impl fmt::Display for Precision {
         f.write_str(match self {
             Precision::Auto => "auto",
             Precision::F32 => "f32",
+            Precision::Int8 => "int8",
         })
     }
 }
@@ -146,7 +154,9 @@ pub fn open(
     precision: Precision,
     threads: usize,
 ) -> Result<Box<dyn Backend>, BackendError> {
-    match device {
-        Device::Auto | Device::Cpu => Ok(Box::new(cpu::CpuBackend::new(model, threads, precision)?)),
-    }
+    let backend = match device {
+        Device::Auto | Device::Cpu => Box::new(cpu::CpuBackend::new(model, threads, precision)?),
+    };
+    model.weights.release();
+    Ok(backend)
 }

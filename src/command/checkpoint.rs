@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use super::{CommandError, Verdict, bench, verify};
 use crate::backend::{Device, Precision};
-use crate::model::{self, Heads, Model};
+use crate::model::{self, Heads, Model, published};
 
 /// Compare a checkpoint's results with golden vectors, stage by stage
 #[derive(clap::Args, Clone, Debug)]
@@ -19,7 +19,7 @@ pub struct Verify {
     /// Where to compute: auto, cpu
     #[arg(long, default_value = "auto")]
     pub device: Device,
-    /// auto, f32
+    /// auto, f32, int8
     #[arg(long, default_value = "auto")]
     pub precision: Precision,
     /// Head counts as the Hugging Face configuration says, or as the original large models have them
@@ -39,44 +39,60 @@ impl Verify {
 /// Time prepare, encode, compare and text of a checkpoint, beside this machine's measured peak
 #[derive(clap::Args, Clone, Debug)]
 pub struct Bench {
-    /// `demo`, a checkpoint's folder, or the name of a published size (base-patch32, …; synthetic weights)
+    /// `demo` or a checkpoint's folder
     #[arg(long, default_value = "demo")]
     pub model: String,
+    /// Generated weights of a published size instead of a checkpoint; nothing is read from disk
+    #[arg(long, value_name = "NAME", conflicts_with = "model", value_parser = published::NAMES)]
+    pub config: Option<String>,
     #[arg(long, default_value = "hf", value_parser = heads, help = "Head counts: hf or videox")]
     pub heads: Heads,
     /// Where to compute: auto, cpu
     #[arg(long, default_value = "auto")]
     pub device: Device,
-    /// auto, f32
-    #[arg(long, default_value = "auto")]
-    pub precision: Precision,
+    /// auto, f32, int8; several with commas between, or given several times
+    #[arg(long, default_value = "auto", value_delimiter = ',')]
+    pub precision: Vec<Precision>,
     /// Threads; 0 is one per core
     #[arg(long, default_value_t = 0)]
     pub threads: usize,
-    /// Timed rounds of each stage, after two untimed ones
-    #[arg(long, default_value_t = 15, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    /// Windows in one call, as of several streams
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=256))]
     pub windows: u32,
+    /// Timed rounds of all stages, after two untimed ones
+    #[arg(long, default_value_t = 15, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub rounds: u32,
     /// Labels in `text` and `compare`
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub prompts: u32,
     /// Print JSON instead of a table
     #[arg(long)]
     pub json: bool,
+    /// Answer `window`, `hop` or `text` per line of stdin with a line of JSON, to be timed in turns with others
+    #[arg(long, conflicts_with_all = ["json", "rounds"])]
+    pub interactive: bool,
 }
 
 impl Bench {
     pub fn run(self) -> Result<Verdict, CommandError> {
         let options = bench::Options {
-            model: self.model,
+            source: self.config.map_or(bench::Source::Checkpoint(self.model), bench::Source::Published),
             heads: self.heads,
             device: self.device,
-            precision: self.precision,
+            precisions: self.precision,
             threads: self.threads,
             windows: self.windows as usize,
+            rounds: self.rounds as usize,
             prompts: self.prompts as usize,
             json: self.json,
         };
-        bench::run(&options, &mut io::stdout().lock()).map_err(CommandError::Other)?;
+        let mut out = io::stdout().lock();
+        let done = if self.interactive {
+            bench::run_interactive(&options, io::stdin().lock(), &mut out)
+        } else {
+            bench::run(&options, &mut out)
+        };
+        done.map_err(CommandError::Other)?;
         Ok(Verdict::Pass)
     }
 }
@@ -84,7 +100,7 @@ impl Bench {
 /// Write a complete synthetic checkpoint for a configuration: every published size without a download
 #[derive(clap::Args, Clone, Debug)]
 pub struct GenerateWeights {
-    /// A config.json of the Hugging Face layout
+    /// A config.json of the Hugging Face layout, or the name of a published size (base-patch32, …)
     pub config: PathBuf,
     /// The folder to write; made if need be
     pub out: PathBuf,

@@ -4,6 +4,7 @@ use std::time::Instant;
 
 use super::eval::judge::Judge;
 use super::{CommandError, Verdict, say};
+use crate::backend::Precision;
 
 /// Tell what is here and what is missing, with the command that installs it
 #[derive(clap::Args, Clone, Debug)]
@@ -29,7 +30,7 @@ impl Doctor {
     /// Loads the checkpoint and lets it look at drawn clips. The bundled one must recognise most of them.
     fn check_model(&self) -> Result<bool, CommandError> {
         let check = || -> Result<(String, bool), CommandError> {
-            let mut judge = Judge::new(&self.model, 0)?;
+            let mut judge = Judge::new(&self.model, Precision::Auto, 0)?;
             let begun = Instant::now();
             let right = judge.try_out(CLIPS)?;
             let each = begun.elapsed().as_secs_f64() * 1000.0 / CLIPS as f64;

@@ -28,8 +28,9 @@ impl Span {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Reported {
     pub span: Span,
-    /// When the start was known, in seconds of the stream.
+    /// When the start and the end were known, in seconds of the stream.
     pub detected: f64,
+    pub ended: f64,
 }
 
 /// Who matches whom.
@@ -148,7 +149,7 @@ mod tests {
     }
 
     fn event(label: &str, start: f64, end: f64) -> Reported {
-        Reported { span: span(label, start, end), detected: start + 1.0 }
+        Reported { span: span(label, start, end), detected: start + 1.0, ended: end + 1.0 }
     }
 
     #[test]

@@ -6,19 +6,29 @@ use std::io::{self, IsTerminal};
 use std::path::PathBuf;
 
 pub mod bench;
+#[cfg(feature = "gst")]
+pub mod calibrate;
 pub mod checkpoint;
 #[cfg(feature = "gst")]
 pub mod detect;
 pub mod doctor;
 pub mod eval;
+#[cfg(feature = "gst")]
+pub mod figures;
 pub mod matching;
 #[cfg(feature = "gst")]
 pub mod packages;
 #[cfg(feature = "gst")]
+mod plot;
+#[cfg(feature = "gst")]
 pub mod recorder;
+#[cfg(feature = "gst")]
+pub mod reliability;
 pub mod scene;
 pub mod table;
 pub mod verify;
+#[cfg(feature = "gst")]
+pub mod watch;
 
 /// Printed under `xclipd --help`.
 pub const EXIT_STATUSES: &str = "Exit status: 0 done; 1 it failed, or a check did not hold; 2 the command line \

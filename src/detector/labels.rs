@@ -36,7 +36,8 @@ impl LabelSet {
             None => &model.extra.background,
         };
         let tokens = |prompt: &str| model.tokenizer.encode(prompt);
-        Self::build(tokens, &labels.labels, background, settings, model.extra.temperature, generation)
+        let temperature = labels.temperature.unwrap_or(model.extra.temperature);
+        Self::build(tokens, &labels.labels, background, settings, temperature, generation)
     }
 
     fn build(

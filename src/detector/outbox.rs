@@ -54,11 +54,13 @@ impl Outbox {
             }
         }
         inner.carrier = Some(this);
-        let _leave = Leave(self);
+        let mut leave = Leave { outbox: self, done: false };
         loop {
             let Some(item) = inner.items.pop_front() else {
                 // Under the same lock as the look: nothing put after it can be missed.
                 inner.carrier = None;
+                leave.done = true;
+                drop(inner);
                 return;
             };
             drop(inner);
@@ -73,13 +75,16 @@ impl Outbox {
 }
 
 /// Lets the next carrier in, also when an outlet panicked.
-struct Leave<'a>(&'a Outbox);
+struct Leave<'a> {
+    outbox: &'a Outbox,
+    done: bool,
+}
 
 impl Drop for Leave<'_> {
     fn drop(&mut self) {
-        if std::thread::panicking() {
-            self.0.lock().carrier = None;
+        if !self.done {
+            self.outbox.lock().carrier = None;
         }
-        self.0.empty.notify_all();
+        self.outbox.empty.notify_all();
     }
 }

@@ -125,6 +125,9 @@ impl State {
                 self.flush(Reason::Discontinuity, outbox);
                 void = true;
             }
+            if why == Break::Backwards {
+                self.leave_time_line();
+            }
             self.last_seen = Some(*time);
         } else if self.last_seen.is_none_or(|last| last.stream_time < time.stream_time) {
             self.last_seen = Some(*time);
@@ -275,7 +278,12 @@ impl State {
         self.drop_windows("flushed", void);
     }
 
-    /// As before the first frame, but for what is counted.
+    /// Another stream or another place in it: cooldowns were for the events before.
+    pub fn leave_time_line(&mut self) {
+        self.gates.iter_mut().for_each(Hysteresis::forget_cooldown);
+    }
+
+    /// As before the first frame, but for what is counted and cooldowns.
     pub fn forget_time(&mut self) {
         self.cut_window();
         self.sampler = Sampler::new(self.sampler.rate(), self.frames());

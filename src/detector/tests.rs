@@ -59,7 +59,11 @@ fn labels(names: &[&str]) -> Labels {
         severity: Some("high".into()),
         metadata: Default::default(),
     };
-    Labels { labels: names.iter().map(label).collect(), background: vec!["nothing".into()] }
+    Labels {
+        labels: names.iter().map(label).collect(),
+        background: vec!["nothing".into()],
+        temperature: None,
+    }
 }
 
 /// Four frames a second, so a window of T = 4 is a second long; one each two frames.

@@ -22,8 +22,9 @@ pub(super) struct Queue {
 
 struct Inner {
     state: State,
-    /// No engine handle is left; the worker ends as soon as it sees this.
-    closing: bool,
+    /// Engine handles. At 0 the worker ends as soon as it sees it. Counted here and not by the handles'
+    /// `Arc`: one may be on its way out while another joins.
+    users: usize,
     /// The worker is gone or about to go: nobody serves this queue any more.
     exited: bool,
     slots: BTreeMap<u64, Slot>,
@@ -121,7 +122,7 @@ impl Queue {
     pub(super) fn new() -> Arc<Self> {
         let inner = Inner {
             state: State::Loading,
-            closing: false,
+            users: 1,
             exited: false,
             slots: BTreeMap::new(),
             next_id: 1,
@@ -139,15 +140,15 @@ impl Queue {
         self.lock().state.clone()
     }
 
-    /// Takes a queue over whose last user left but whose worker has not ended yet.
-    pub(super) fn reopen(&self) -> bool {
+    /// One more user, if the worker still serves; also where the last one left and it has not ended yet.
+    pub(super) fn join(&self) -> bool {
         let mut inner = self.lock();
-        inner.closing &= inner.exited;
+        inner.users += usize::from(!inner.exited);
         !inner.exited
     }
 
-    pub(super) fn close(&self) {
-        self.lock().closing = true;
+    pub(super) fn leave(&self) {
+        self.lock().users -= 1;
         self.wake.notify_all();
     }
 
@@ -186,7 +187,7 @@ impl Queue {
         let refused = match &inner.state {
             State::Loading => Some(Dropped::Loading),
             State::Failed(error) => Some(Dropped::Failed(error.clone())),
-            State::Ready => None,
+            State::Ready => inner.exited.then_some(Dropped::Cancelled),
         };
         if let Some(why) = refused {
             drop(inner);
@@ -215,8 +216,11 @@ impl Queue {
         });
         let new = Waiting::new(Job { done, ..job });
         let mut inner = self.lock();
-        if let State::Failed(error) = &inner.state {
-            let why = Dropped::Failed(error.clone());
+        let refused = match &inner.state {
+            State::Failed(error) => Some(Dropped::Failed(error.clone())),
+            _ => inner.exited.then_some(Dropped::Cancelled),
+        };
+        if let Some(why) = refused {
             drop(inner);
             return new.answer(Err(why));
         }
@@ -280,10 +284,10 @@ impl Queue {
         self.lock().observers.retain(|known| !leaving.iter().any(|gone| Arc::ptr_eq(known, gone)));
     }
 
-    /// Whether the worker may stop; if so, nobody can reopen the queue any more.
-    pub(super) fn leave_if_closing(&self) -> bool {
+    /// Whether the worker may stop; if so, nobody can join any more.
+    pub(super) fn end_if_unused(&self) -> bool {
         let mut inner = self.lock();
-        inner.exited |= inner.closing;
+        inner.exited |= inner.users == 0;
         inner.exited
     }
 
@@ -309,7 +313,7 @@ impl Queue {
     pub(super) fn next(&self, batch: usize, ready: impl Fn(&Prompts) -> bool) -> Todo {
         let mut inner = self.lock();
         loop {
-            if inner.closing {
+            if inner.users == 0 {
                 inner.exited = true;
                 return Todo::End;
             }

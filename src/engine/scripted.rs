@@ -17,6 +17,8 @@ use crate::preprocess::Reduced;
 pub struct Control {
     pub prepared: AtomicUsize,
     pub texts: Mutex<HashMap<Vec<u32>, usize>>,
+    /// Calls that encoded them.
+    pub text_calls: AtomicUsize,
     /// Sizes of the batches, in order.
     pub batches: Mutex<Vec<usize>>,
     pub dropped: AtomicUsize,
@@ -66,6 +68,7 @@ impl Backend for Scripted {
     }
 
     fn encode_text(&mut self, prompts: &[Vec<u32>]) -> Result<Vec<TextFeatures>, BackendError> {
+        self.control.text_calls.fetch_add(1, SeqCst);
         let mut texts = lock(&self.control.texts);
         for prompt in prompts {
             *texts.entry(prompt.clone()).or_default() += 1;

@@ -99,6 +99,30 @@ fn a_frame_is_prepared_once_and_a_prompt_encoded_once() {
 }
 
 #[test]
+fn labels_that_come_back_are_not_encoded_again() {
+    let Bench { engine, control, .. } = bench(false, SUM);
+    let (stream, answers) = (engine.stream(), Answers::default());
+    // Every list is another one to the engine, and the one before is gone.
+    for ids in [&[1, 2][..], &[3], &[2, 1, 3], &[1, 2]] {
+        stream.run(job(0, 1, &prompts(ids), &answers));
+    }
+    let texts = lock(&control.texts);
+    assert!(texts.len() == 3 && texts.values().all(|&times| times == 1), "{texts:?}");
+    assert!(lock(&answers).iter().all(|(_, answer)| answer.is_ok()));
+}
+
+#[test]
+fn new_prompts_are_encoded_many_to_a_call() {
+    let Bench { engine, control, .. } = bench(false, SUM);
+    let (stream, answers) = (engine.stream(), Answers::default());
+    stream.run(job(0, 1, &prompts(&(0..10).collect::<Vec<_>>()), &answers));
+    assert_eq!(control.text_calls.load(SeqCst), 1);
+    stream.run(job(0, 1, &prompts(&(0..100).collect::<Vec<_>>()), &answers));
+    assert!(control.text_calls.load(SeqCst) <= 7);
+    assert_eq!(lock(&control.texts).len(), 100);
+}
+
+#[test]
 fn warmed_prompts_are_encoded_before_the_first_window() {
     let Bench { engine, control, .. } = bench(false, SUM);
     let stream = engine.stream();
@@ -276,6 +300,27 @@ fn dropping_a_stream_cancels_and_the_last_handle_ends_the_worker() {
     drop(gate);
     wait_until(|| control.dropped.load(SeqCst) == 1);
     assert!(matches!(lock(&answers)[1], (0, Ok(_))));
+}
+
+#[test]
+fn a_handle_that_joins_while_the_last_one_leaves_keeps_the_worker() {
+    let Bench { engine, control, .. } = bench(false, SUM);
+    let (queue, model) = (engine.queue.clone(), engine.model.clone());
+    // What `open` does when it finds a handle that is on its way out: it joins before that one left.
+    assert!(queue.join());
+    drop(engine);
+    let engine = Arc::new(Engine { queue: queue.clone(), model });
+    let answers = Answers::default();
+    engine.stream().run(job(0, 1, &prompts(&[1]), &answers));
+    assert!(matches!(lock(&answers)[0].1, Ok(_)));
+    drop(engine);
+    wait_until(|| control.dropped.load(SeqCst) == 1);
+    assert!(!queue.join());
+    let answers = Answers::default();
+    queue.submit(1, job(0, 1, &prompts(&[1]), &answers));
+    queue.run(1, None, job(1, 1, &prompts(&[1]), &answers));
+    assert!(lock(&answers).iter().all(|(_, r)| matches!(r, Err(Dropped::Cancelled))), "nobody serves it");
+    assert_eq!(names(&answers), [0, 1]);
 }
 
 #[test]

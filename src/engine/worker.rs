@@ -10,8 +10,9 @@ use super::{Dropped, EngineError, Frame, Prompts, Scored, State};
 use crate::backend::{Backend, BackendError, Prepared};
 use crate::preprocess::Reduced;
 
-/// Prompts encoded before other streams get a turn.
-const TEXTS: usize = 8;
+/// Prompts encoded in one call, before other streams get a turn: enough rows for a fast product, less
+/// time than a window.
+const TEXTS: usize = 16;
 
 pub(super) type Load = Box<dyn FnOnce() -> Result<Box<dyn Backend>, EngineError> + Send>;
 
@@ -24,7 +25,7 @@ pub(super) fn start(queue: Arc<Queue>, load: Load) -> Result<(), EngineError> {
             Ok(Err(error)) => return failed(error),
             Err(panic) => return failed(EngineError::Worker(message(panic.as_ref()))),
         };
-        if queue.leave_if_closing() {
+        if queue.end_if_unused() {
             return;
         }
         tracing::info!("engine ready: {}", backend.describe());

@@ -124,10 +124,9 @@ impl Hysteresis {
         score
     }
 
-    /// Whether an event from `start` on, seen at `now`, would overlap the last one or its cooldown.
-    fn cooling(&self, start: Duration, now: Duration) -> bool {
-        // An end in the future belongs to a time line that was left; it holds nothing back.
-        self.ended.is_some_and(|end| now >= end && start < end + self.settings.cooldown)
+    /// Whether an event from `start` on would overlap the last one or its cooldown.
+    fn cooling(&self, start: Duration) -> bool {
+        self.ended.is_some_and(|end| start < end + self.settings.cooldown)
     }
 
     /// Takes a window's probability (0..1). Windows come in order of time. `id` makes the id of an
@@ -163,7 +162,7 @@ impl Hysteresis {
             State::Rising { start, since, peak } => (start, since, peak.max(score)),
             _ => {
                 let start = window.middle();
-                if self.cooling(start.stream_time, now) {
+                if self.cooling(start.stream_time) {
                     return None;
                 }
                 (start, now, score)
@@ -180,16 +179,23 @@ impl Hysteresis {
         Some(step)
     }
 
-    /// Ends an open event at `last` (the last frame seen) and forgets smoothing and a rise not yet
-    /// confirmed. The cooldown goes on.
+    /// Ends an open event and forgets smoothing and a rise not yet confirmed; the cooldown goes on. The
+    /// end is the last frame seen, or the middle of the first window under offset if the score was
+    /// already waiting there for `min_duration_off`.
     pub fn close(&mut self, last: Stamp, reason: Reason) -> Option<Step> {
         let score = self.score();
         self.smoothed = None;
         let State::Open(mut open) = std::mem::replace(&mut self.state, State::Idle) else { return None };
-        // `last` lies before the start only if the caller's time line turned back.
-        let end = if last.stream_time < open.start.stream_time { open.start } else { last };
+        let end = open.falling.map_or(last, |(end, _)| end);
+        // It lies before the start only if the caller's time line turned back.
+        let end = if end.stream_time < open.start.stream_time { open.start } else { end };
         self.ended = Some(end.stream_time);
         Some(open.step(Phase::End, reason, score, Some(end)))
+    }
+
+    /// The time line was left (a seek, another stream): no end on it holds a start on the next one back.
+    pub fn forget_cooldown(&mut self) {
+        self.ended = None;
     }
 }
 
@@ -321,12 +327,24 @@ mod tests {
     }
 
     #[test]
+    fn an_event_closed_while_it_falls_ends_at_the_first_window_under_offset() {
+        let settings = GateSettings { min_duration_off: Duration::from_secs(5), ..plain() };
+        let mut gate = Hysteresis::new(settings);
+        // Windows at 2 s, 2.5 s (under offset, middle 1.5 s) and 3 s.
+        steps(&mut gate, &[0.9, 0.1, 0.1]);
+        let end = gate.close(stamp(3200), Reason::Eos).unwrap();
+        assert_eq!((end.reason, end.end.map(ms)), (Reason::Eos, Some(1500)));
+    }
+
+    #[test]
     fn an_end_on_a_time_line_that_was_left_holds_no_start_back() {
         let settings = GateSettings { cooldown: Duration::from_secs(60), ..plain() };
         let mut gate = Hysteresis::new(settings);
         gate.observe(&window(500_000), 0.9, Uuid::now_v7);
-        gate.close(stamp(500_000), Reason::Flush);
-        assert!(gate.observe(&window(3000), 0.9, Uuid::now_v7).is_some());
+        gate.close(stamp(500_000), Reason::Stalled);
+        assert!(gate.observe(&window(520_000), 0.9, Uuid::now_v7).is_none(), "the same time line");
+        gate.forget_cooldown();
+        assert!(gate.observe(&window(520_000), 0.9, Uuid::now_v7).is_some());
     }
 
     #[derive(Clone, Debug)]

@@ -8,17 +8,21 @@ use std::path::{Path, PathBuf};
 use serde_json::{Map, json};
 
 use super::layout::{self, Expected};
-use super::{Config, Heads, ModelError, clip_bpe, recipe, weights};
+use super::{Config, Heads, ModelError, clip_bpe, published, recipe, weights};
 
 /// Writes config.json (as given), preprocessor_config.json, model.safetensors (f32) and tokenizer.json to
-/// `out`, which is made if need be; weights that were not generated are not overwritten. One tensor is in memory at a time. `progress` hears bytes written
-/// and bytes in all.
+/// `out`, which is made if need be; weights that were not generated are not overwritten. `config` is a
+/// config.json or the name of a [published](published::NAMES) size. One tensor is in memory at a time.
+/// `progress` hears bytes written and bytes in all.
 pub fn generate(config: &Path, out: &Path, progress: &mut dyn FnMut(u64, u64)) -> Result<(), ModelError> {
     let at = |path: &Path| {
         let path = path.to_path_buf();
         move |source| ModelError::Io { path, source }
     };
-    let json = std::fs::read(config).map_err(at(config))?;
+    let json = match config.to_str().and_then(published::config_json) {
+        Some(json) if !config.exists() => json.into_bytes(),
+        _ => std::fs::read(config).map_err(at(config))?,
+    };
     let file = config.display().to_string();
     let checked = Config::parse(&file, &json, Heads::Hf)?;
     if checked.vocab_size < clip_bpe::LEAST_VOCABULARY {

@@ -38,7 +38,7 @@ struct Probability(f32);
 #[derive(Clone, Copy)]
 struct Time(Duration);
 
-const TIMES: [&str; 4] = ["smoothing", "min-duration-on", "min-duration-off", "cooldown"];
+pub(crate) const TIMES: [&str; 4] = ["smoothing", "min-duration-on", "min-duration-off", "cooldown"];
 
 impl Entry {
     /// An entry of prompts only.

@@ -3,6 +3,7 @@
 //! ```yaml
 //! background:                    # optional; else the checkpoint's
 //!   - an empty car park
+//! temperature: 1.3               # optional; else the checkpoint's; `xclipd calibrate` fits it
 //! labels:
 //!   running:                     # a label is its own prompt …
 //!   falling: a person falls down # … or has another one …
@@ -24,9 +25,10 @@ use std::fmt;
 
 use serde::Deserialize;
 use serde::de::{self, DeserializeSeed, Deserializer, Visitor, value::MapAccessDeserializer};
+use serde_json::{Map, Value};
 
 use super::error::shown;
-use super::label_entry::{Entry, Prompts, PromptsReader};
+use super::label_entry::{Entry, Prompts, PromptsReader, TIMES};
 use super::labels::{Label, LabelError, Labels, tidy};
 
 #[derive(Deserialize)]
@@ -35,7 +37,10 @@ struct File {
     labels: Entries,
     #[serde(default)]
     background: Prompts,
+    temperature: Option<Temperature>,
 }
+
+struct Temperature(f32);
 
 /// In the file's order.
 struct Entries(Vec<Label>);
@@ -48,7 +53,64 @@ pub(crate) fn parse(text: &str) -> Result<Labels, String> {
         duplicate_keys: serde_saphyr::DuplicateKeyPolicy::PassThrough,
     };
     let file: File = serde_saphyr::from_str_with_options(text, options).map_err(|error| error.to_string())?;
-    Ok(Labels { labels: file.labels.0, background: file.background.0 })
+    let temperature = file.temperature.map(|temperature| temperature.0);
+    Ok(Labels { labels: file.labels.0, background: file.background.0, temperature })
+}
+
+/// The other way round; comments are not part of the value.
+pub(crate) fn write(labels: &Labels) -> String {
+    let mut file = Map::new();
+    if let Some(temperature) = labels.temperature {
+        file.insert("temperature".into(), shortest(temperature));
+    }
+    if !labels.background.is_empty() {
+        file.insert("background".into(), labels.background.clone().into());
+    }
+    let entries: Map<String, Value> = labels
+        .labels
+        .iter()
+        .map(|label| {
+            let Value::Object(mut entry) = Entry::label_to_json(label) else {
+                return (label.name.clone(), Value::Null);
+            };
+            entry.shift_remove("label");
+            for key in TIMES {
+                if let Some(time) = entry.get_mut(key)
+                    && let Some(nanoseconds) = time.as_u64()
+                {
+                    *time = time_text(nanoseconds).into();
+                }
+            }
+            (label.name.clone(), entry.into())
+        })
+        .collect();
+    file.insert("labels".into(), entries.into());
+    serde_saphyr::to_string(&file).expect("texts, numbers, lists and maps of texts are YAML")
+}
+
+/// In the largest unit that needs no fraction.
+fn time_text(nanoseconds: u64) -> String {
+    let units = [("min", 60_000_000_000), ("s", 1_000_000_000), ("ms", 1_000_000), ("us", 1_000)];
+    let whole = units.iter().find(|(_, unit)| nanoseconds.is_multiple_of(*unit) && nanoseconds > 0);
+    let (name, unit) = whole.copied().unwrap_or(("ns", 1));
+    format!("{}{name}", nanoseconds / unit)
+}
+
+/// 0.7 stays 0.7: the shortest decimal that reads back as the same f32.
+fn shortest(value: f32) -> Value {
+    value.to_string().parse::<f64>().expect("f32 prints as a number").into()
+}
+
+impl<'de> Deserialize<'de> for Temperature {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        let value = f32::deserialize(from)?;
+        // Also refuses NaN.
+        if !(1e-3..=1e3).contains(&value) {
+            let found = de::Unexpected::Float(value.into());
+            return Err(de::Error::invalid_value(found, &"a temperature from 0.001 to 1000"));
+        }
+        Ok(Self(value))
+    }
 }
 
 impl<'de> Deserialize<'de> for Entries {

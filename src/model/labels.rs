@@ -80,6 +80,9 @@ pub struct Labels {
     pub labels: Vec<Label>,
     /// Background prompts of the file; empty: the stream's, else the checkpoint's.
     pub background: Vec<String>,
+    /// Logits are divided by this instead of the checkpoint's temperature: fitted on the user's footage
+    /// (`xclipd calibrate`) with these labels and this background.
+    pub temperature: Option<f32>,
 }
 
 impl GateOverride {
@@ -127,7 +130,12 @@ impl Labels {
         if names.is_empty() {
             return Err(LabelError::Empty { position: 1 });
         }
-        Self { labels: names.into_iter().map(Label::named).collect(), background: Vec::new() }.check()
+        Self {
+            labels: names.into_iter().map(Label::named).collect(),
+            background: Vec::new(),
+            temperature: None,
+        }
+        .check()
     }
 
     fn parse_json(text: &str) -> Result<Self, LabelError> {
@@ -149,7 +157,7 @@ impl Labels {
             }
         };
         let labels: Result<Vec<Label>, LabelError> = entries.into_iter().enumerate().map(label).collect();
-        Self { labels: labels?, background: Vec::new() }.check()
+        Self { labels: labels?, background: Vec::new(), temperature: None }.check()
     }
 
     /// Reads a YAML label file.
@@ -174,6 +182,11 @@ impl Labels {
     /// nanoseconds. The background is a setting of its own and not part of it.
     pub fn to_json(&self) -> String {
         Value::Array(self.labels.iter().map(Entry::label_to_json).collect()).to_string()
+    }
+
+    /// The label set as a YAML label file that [`Labels::read`] reads back the same.
+    pub fn to_yaml(&self) -> String {
+        label_file::write(self)
     }
 
     fn check(mut self) -> Result<Self, LabelError> {

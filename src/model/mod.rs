@@ -14,6 +14,7 @@ pub mod labels;
 pub mod layout;
 mod pickle;
 pub mod preprocessor;
+pub mod published;
 pub mod recipe;
 mod safetensors_file;
 mod source;

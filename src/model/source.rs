@@ -53,6 +53,18 @@ impl Deref for Content {
     }
 }
 
+impl Content {
+    /// Lets the system take back the memory of a mapped file; what is read again comes from the file.
+    pub fn release(&self) {
+        #[cfg(unix)]
+        if let Bytes::Mapped(map) = &self.bytes {
+            // SAFETY: the map is read-only and of a file, so dropped pages come back with the same bytes.
+            // A refusal costs memory only.
+            let _ = unsafe { map.unchecked_advise(memmap2::UncheckedAdvice::DontNeed) };
+        }
+    }
+}
+
 impl Folder {
     pub fn open(model: &str) -> Result<Self, ModelError> {
         if model == DEMO {

@@ -119,6 +119,11 @@ impl Weights {
         }
     }
 
+    /// Says that the values were read: mapped files need not stay in memory beside their packed copy.
+    pub fn release(&self) {
+        self.files.iter().for_each(Content::release);
+    }
+
     /// Shape of a tensor, `None` if the checkpoint has none of that name.
     pub fn shape(&self, name: &str) -> Option<&[usize]> {
         self.tensors.get(name).map(|stored| stored.shape.as_slice())

@@ -7,10 +7,12 @@
 use std::cell::RefCell;
 
 use super::activation::exp;
-use super::buffer::{Buffer, LINE, first};
-use super::gemm::{Cpu, LhsWriter};
+use super::buffer::{Buffer, LINE, first, first_mut};
+use super::gemm::Cpu;
 use super::isa::per_isa;
-use super::kernel::{Kernels, Tile};
+use super::kernel::{Kernels, MAX_COLS, Tile};
+use super::lhs::{Lhs, Writer};
+use super::linear::Linear;
 
 /// Rows `stride` values apart; head h of a row is at h·hd.
 #[derive(Clone, Copy)]
@@ -29,19 +31,24 @@ impl<'a> Rows<'a> {
 /// One set of queries and its keys.
 #[derive(Clone, Copy)]
 pub struct Item<'a> {
-    /// First row and number of rows; the result's rows are the queries'.
-    pub queries: (usize, usize),
-    pub keys: (usize, usize),
+    pub q: Rows<'a>,
+    pub k: Rows<'a>,
+    pub v: Rows<'a>,
+    pub queries: usize,
+    pub keys: usize,
     /// One more key row and value row, of all heads.
     pub extra: Option<(&'a [f32], &'a [f32])>,
+    /// Where the result's rows start.
+    pub first: usize,
 }
 
 /// What one attention works on.
 pub struct Attention<'a> {
-    pub q: Rows<'a>,
-    pub k: Rows<'a>,
-    pub v: Rows<'a>,
-    pub items: &'a [Item<'a>],
+    /// Item by index.
+    pub item: &'a (dyn Fn(usize) -> Item<'a> + Sync),
+    pub items: usize,
+    /// Queries of all items.
+    pub rows: usize,
     pub heads: usize,
     /// Width of a head.
     pub head: usize,
@@ -64,34 +71,44 @@ thread_local! {
 
 impl Attention<'_> {
     /// Writes every query's result as a row of the next product's left side.
-    pub(super) fn run(&self, cpu: &Cpu, to: LhsWriter<'_>) {
-        cpu.pool.run(self.items.len() * self.heads, |task| {
+    pub(super) fn run(&self, cpu: &Cpu, to: &mut Lhs, for_product: &Linear) {
+        let writer = to.stage(cpu, self.rows, for_product);
+        cpu.pool.run(self.items * self.heads, |task| {
+            let (item, head) = ((self.item)(task / self.heads), task % self.heads);
             SCRATCH.with_borrow_mut(|scratch| {
-                attend(cpu.isa, cpu.kernels, self, task / self.heads, task % self.heads, scratch, to)
+                attend(cpu.isa, cpu.kernels, &item, self.head, self.causal, head, scratch, writer)
             })
         });
+        to.complete(cpu);
     }
 }
 
 per_isa! {
     fn attend(
-        kernels: Kernels, all: &Attention<'_>, item: usize, head: usize, scratch: &mut Scratch, to: LhsWriter<'_>,
+        kernels: Kernels,
+        item: &Item<'_>,
+        width: usize,
+        causal: bool,
+        head: usize,
+        scratch: &mut Scratch,
+        to: Writer<'_>,
     ) = attend_body
 }
 
 #[inline(always)]
 fn attend_body<const FMA: bool>(
     kernels: Kernels,
-    all: &Attention<'_>,
-    item: usize,
+    item: &Item<'_>,
+    width: usize,
+    causal: bool,
     head: usize,
     scratch: &mut Scratch,
-    to: LhsWriter<'_>,
+    to: Writer<'_>,
 ) {
     if kernels.cols >= LINE {
-        attend_chunks::<FMA, LINE>(kernels, all, item, head, scratch, to);
+        attend_chunks::<FMA, LINE>(kernels, item, width, causal, head, scratch, to);
     } else {
-        attend_chunks::<FMA, 8>(kernels, all, item, head, scratch, to);
+        attend_chunks::<FMA, 8>(kernels, item, width, causal, head, scratch, to);
     }
 }
 
@@ -99,59 +116,44 @@ fn attend_body<const FMA: bool>(
 #[inline(always)]
 fn attend_chunks<const FMA: bool, const C: usize>(
     kernels: Kernels,
-    all: &Attention<'_>,
-    item: usize,
+    item: &Item<'_>,
+    width: usize,
+    causal: bool,
     head: usize,
     scratch: &mut Scratch,
-    to: LhsWriter<'_>,
+    to: Writer<'_>,
 ) {
-    let item = &all.items[item];
-    let (width, cols) = (all.head, kernels.cols);
-    let keys = item.keys.1 + item.extra.is_some() as usize;
+    let cols = kernels.cols;
+    let keys = item.keys + item.extra.is_some() as usize;
     let key = |j: usize| match item.extra {
-        Some((row, _)) if j == item.keys.1 => &row[head * width..][..width],
-        _ => all.k.head(item.keys.0 + j, head, width),
+        Some((row, _)) if j == item.keys => &row[head * width..][..width],
+        _ => item.k.head(j, head, width),
     };
     let value = |j: usize| match item.extra {
-        Some((_, row)) if j == item.keys.1 => &row[head * width..][..width],
-        _ => all.v.head(item.keys.0 + j, head, width),
+        Some((_, row)) if j == item.keys => &row[head * width..][..width],
+        _ => item.v.head(j, head, width),
     };
     // Keys: panels [width][NR] with a key per column. Values: panels [keys][NR] with a channel per column.
     let key_panels = keys.div_ceil(cols);
     let value_panels = width.div_ceil(cols);
     let packed_keys = scratch.keys.fit(key_panels * width * cols);
     let packed_values = scratch.values.fit(value_panels * keys * cols);
-    for j in (0..key_panels * cols).step_by(C) {
-        let panel = &mut packed_keys[j / cols * width * cols + j % cols..];
-        let mut rows: [&[f32]; C] = [&[]; C];
-        for (i, row) in rows.iter_mut().enumerate().take(keys.saturating_sub(j)) {
-            *row = key(j + i);
+    for p in 0..key_panels {
+        let mut rows: [&[f32]; MAX_COLS] = [&[]; MAX_COLS];
+        for (i, row) in rows.iter_mut().enumerate().take(cols.min(keys - p * cols)) {
+            *row = key(p * cols + i);
         }
-        for c in (0..width).step_by(C) {
-            let mut block = [[0f32; C]; C];
-            for (to, row) in block.iter_mut().zip(rows) {
-                if row.is_empty() {
-                    continue;
-                }
-                match row[c..].first_chunk::<C>() {
-                    Some(whole) => *to = *whole,
-                    None => to[..width - c].copy_from_slice(&row[c..]),
-                }
-            }
-            for i in 0..C.min(width - c) {
-                let to = &mut panel[(c + i) * cols..][..C];
-                for (to, row) in to.iter_mut().zip(&block) {
-                    *to = row[i];
-                }
-            }
-        }
+        let panel = &mut packed_keys[p * width * cols..][..width * cols];
+        // SAFETY: NR rows of `width` values or none, and a panel of their size; the function is of a
+        // detected instruction set.
+        unsafe { (kernels.transpose)(&rows[..cols], width, panel.as_mut_ptr()) }
     }
     for j in 0..keys {
         let value = value(j);
         for c in (0..value_panels * cols).step_by(C) {
-            let to = &mut packed_values[(c / cols * keys + j) * cols + c % cols..][..C];
+            let to = first_mut::<C, _>(&mut packed_values[(c / cols * keys + j) * cols + c % cols..]);
             match value.get(c..).unwrap_or(&[]) {
-                part if part.len() >= C => to.copy_from_slice(first::<C>(part)),
+                part if part.len() >= C => *to = *first::<C, _>(part),
                 part => {
                     to[..part.len()].copy_from_slice(part);
                     to[part.len()..].fill(0.0);
@@ -162,23 +164,23 @@ fn attend_chunks<const FMA: bool, const C: usize>(
     let query_lines = width.div_ceil(LINE);
     let key_lines = keys.div_ceil(LINE);
     let mut tile = Tile::new();
-    for top in (0..item.queries.1).step_by(kernels.rows()) {
-        let height = kernels.rows().min(item.queries.1 - top);
+    for top in (0..item.queries).step_by(kernels.rows()) {
+        let height = kernels.rows().min(item.queries - top);
         let kernel = kernels.for_rows(height);
         let query = scratch.query.fit(query_lines * height * LINE);
         for r in 0..height {
-            let from = all.q.head(item.queries.0 + top + r, head, width);
+            let from = item.q.head(top + r, head, width);
             for (i, part) in from.chunks(C).enumerate() {
                 let at = i * C;
                 let to = &mut query[(at / LINE * height + r) * LINE + at % LINE..];
                 match part.first_chunk::<C>() {
-                    Some(whole) => to[..C].copy_from_slice(whole),
+                    Some(whole) => *first_mut::<C, _>(to) = *whole,
                     None => to[..part.len()].copy_from_slice(part),
                 }
             }
         }
         // A causal tile sees no key past its last row.
-        let seen = if all.causal { keys.min(top + height) } else { keys };
+        let seen = if causal { keys.min(top + height) } else { keys };
         let panels = seen.div_ceil(cols);
         let scores = scratch.scores.fit(panels * height * cols);
         for p in 0..panels {
@@ -197,7 +199,7 @@ fn attend_chunks<const FMA: bool, const C: usize>(
         let weights = scratch.weights.fit(key_lines * height * LINE);
         let mut scale = [0f32; super::kernel::MAX_ROWS];
         for (r, scale) in scale.iter_mut().enumerate().take(height) {
-            let visible = if all.causal { keys.min(top + r + 1) } else { keys };
+            let visible = if causal { keys.min(top + r + 1) } else { keys };
             *scale = softmax_row::<FMA, C>(scores, r, height, cols, visible, seen, weights);
         }
         for p in 0..value_panels {
@@ -215,11 +217,11 @@ fn attend_chunks<const FMA: bool, const C: usize>(
             }
             for (r, scale) in scale[..height].iter().enumerate() {
                 for c in (0..columns).step_by(C) {
-                    let mut row = *first::<C>(&tile.0[r * cols + c..]);
+                    let mut row = *first::<C, _>(&tile.0[r * cols + c..]);
                     row.iter_mut().for_each(|v| *v *= scale);
                     let (at, used) = (head * width + p * cols + c, C.min(columns - c));
                     // SAFETY: these rows × this head's columns belong to this task alone.
-                    unsafe { to.put(item.queries.0 + top + r, at, &row[..used]) }
+                    unsafe { to.put(item.first + top + r, at, &row[..used]) }
                 }
             }
         }
@@ -244,7 +246,7 @@ fn softmax_row<const FMA: bool, const C: usize>(
     }
     let mut max = [f32::NEG_INFINITY; C];
     for j in (0..seen).step_by(C) {
-        for (max, x) in max.iter_mut().zip(first::<C>(&scores[chunk_at(j)..])) {
+        for (max, x) in max.iter_mut().zip(first::<C, _>(&scores[chunk_at(j)..])) {
             *max = if *x > *max { *x } else { *max };
         }
     }
@@ -252,12 +254,12 @@ fn softmax_row<const FMA: bool, const C: usize>(
     let mut sums = [0f32; C];
     for j in (0..seen).step_by(C) {
         // Plain loops: closures of `map` may be compiled without the instruction set.
-        let mut exps = *first::<C>(&scores[chunk_at(j)..]);
+        let mut exps = *first::<C, _>(&scores[chunk_at(j)..]);
         for (x, sum) in exps.iter_mut().zip(&mut sums) {
             *x = exp::<FMA>(*x - max);
             *sum += *x;
         }
-        weights[(j / LINE * height + r) * LINE + j % LINE..][..C].copy_from_slice(&exps);
+        *first_mut::<C, _>(&mut weights[(j / LINE * height + r) * LINE + j % LINE..]) = exps;
     }
     1.0 / sums.iter().sum::<f32>()
 }
@@ -265,20 +267,24 @@ fn softmax_row<const FMA: bool, const C: usize>(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::backend::cpu::gemm::{Activation, Lhs, Linear, Out, gemm};
+    use crate::backend::cpu::gemm::{Activation, Out, gemm};
     use crate::backend::cpu::isa::Isa;
+    use crate::backend::cpu::linear::Format;
     use crate::model::recipe;
 
-    /// Lhs → row-major, through a product with the unit matrix.
-    fn unpack(cpu: &Cpu, lhs: &Lhs) -> Vec<f32> {
-        let mut same = Linear::new(cpu, lhs.k, lhs.k);
-        let unit: Vec<f32> = (0..lhs.k * lhs.k).map(|i| (i % (lhs.k + 1) == 0) as u8 as f32).collect();
+    /// A product with the unit matrix.
+    fn same(cpu: &Cpu, width: usize) -> Linear {
+        let mut same = Linear::new(cpu, width, width, Format::F32);
+        let unit: Vec<f32> = (0..width * width).map(|i| (i % (width + 1) == 0) as u8 as f32).collect();
         same.put(cpu, 0, &unit, 1.0);
-        let mut out = vec![0.0; lhs.rows * lhs.k];
-        gemm(cpu, lhs, &same, Activation::None, Out::Rows(&mut out));
-        out
+        same
     }
 
+    fn rows(values: &[f32], first: usize, stride: usize) -> Rows<'_> {
+        Rows { values: &values[first * stride..], stride }
+    }
+
+    #[allow(clippy::too_many_arguments)]
     fn check(
         isa: Isa,
         lengths: &[(usize, usize)],
@@ -303,28 +309,26 @@ mod tests {
         let (ek, ev) = (fill("ek.weight", 1), fill("ev.weight", 1));
         let mut items = Vec::new();
         let (mut q0, mut k0) = (0, 0);
-        for &(nq, nk) in lengths {
-            items.push(Item {
-                queries: (q0, nq),
-                keys: (k0, nk),
-                extra: extra.then_some((&ek[..], &ev[..])),
-            });
-            (q0, k0) = (q0 + nq, k0 + nk);
+        for &(queries, keys) in lengths {
+            let extra = extra.then_some((&ek[..], &ev[..]));
+            let (q, k, v) = (rows(&q, q0, d), rows(&k, k0, d), rows(&v, k0, d));
+            items.push((k0, Item { q, k, v, queries, keys, extra, first: q0 }));
+            (q0, k0) = (q0 + queries, k0 + keys);
         }
         let cpu = Cpu::new(isa, 2);
-        let mut lhs = Lhs::default();
-        let rows = |values| Rows { values, stride: d };
-        let attention =
-            Attention { q: rows(&q), k: rows(&k), v: rows(&v), items: &items, heads, head, causal };
-        attention.run(&cpu, lhs.reset(&cpu, queries, d));
-        let ours = unpack(&cpu, &lhs);
-        for item in &items {
+        let (mut lhs, same) = (Lhs::default(), same(&cpu, d));
+        let item = |i: usize| items[i].1;
+        let attention = Attention { item: &item, items: items.len(), rows: queries, heads, head, causal };
+        attention.run(&cpu, &mut lhs, &same);
+        let mut ours = vec![0.0; queries * d];
+        gemm(&cpu, &lhs, &same, Activation::None, Out::Rows(&mut ours));
+        for (first_key, item) in &items {
             for h in 0..heads {
-                for i in 0..item.queries.1 {
-                    let row = (item.queries.0 + i) * d + h * head;
-                    let mut seen: Vec<(&[f32], &[f32])> = (0..item.keys.1)
+                for i in 0..item.queries {
+                    let row = (item.first + i) * d + h * head;
+                    let mut seen: Vec<(&[f32], &[f32])> = (0..item.keys)
                         .filter(|j| !causal || *j <= i)
-                        .map(|j| ((item.keys.0 + j) * d + h * head, head))
+                        .map(|j| ((first_key + j) * d + h * head, head))
                         .map(|(at, n)| (&k[at..at + n], &v[at..at + n]))
                         .collect();
                     if let Some((ek, ev)) = item.extra {

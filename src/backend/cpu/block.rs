@@ -2,8 +2,10 @@
 
 use super::attention::{Attention, Item, Rows};
 use super::buffer::Buffer;
-use super::gemm::{Activation, Cpu, Lhs, Linear, Out, gemm};
+use super::gemm::{Activation, Cpu, Out, gemm, gemm_from};
 use super::layer_norm::LayerNorm;
+use super::lhs::Lhs;
+use super::linear::Linear;
 use super::load::Loader;
 use crate::backend::BackendError;
 use crate::model::config::Tower;
@@ -14,6 +16,9 @@ pub struct Scratch {
     pub lhs: Lhs,
     pub hidden: Lhs,
     pub qkv: Buffer,
+    /// Keys' side and queries of prompting.
+    pub seen: Lhs,
+    pub queries: Buffer,
 }
 
 pub struct Block {
@@ -26,15 +31,41 @@ pub struct Block {
     heads: usize,
 }
 
-/// What the attention sees beside the item's own rows.
+/// Which rows attend to each other: item after item.
+#[derive(Clone, Copy)]
+pub enum Spans<'a> {
+    /// Items of so many rows.
+    Equal(usize),
+    /// Each item's first row, and after the last item the number of rows.
+    Starts(&'a [usize]),
+}
+
+/// What an item's attention sees beside its own rows: one more key and value, as [`Block::project`]
+/// lays rows out. Its own query, projection and MLP would be dropped, so they are not computed.
 #[derive(Clone, Copy)]
 pub enum Extra<'a> {
     None,
-    /// One row of the residual stream per item, as one more key and value: its own query, projection
-    /// and MLP would be dropped, so they are not computed.
-    Rows(&'a [f32]),
-    /// The same projected key and value for every item.
-    Constant(&'a [f32], &'a [f32]),
+    /// Item i sees row i.
+    Each(&'a [f32]),
+    /// All items see the same row.
+    Same(&'a [f32]),
+}
+
+impl Spans<'_> {
+    fn count(&self, rows: usize) -> usize {
+        match self {
+            Spans::Equal(length) => rows / length,
+            Spans::Starts(starts) => starts.len() - 1,
+        }
+    }
+
+    /// First row and number of rows.
+    fn of(&self, item: usize) -> (usize, usize) {
+        match self {
+            Spans::Equal(length) => (item * length, *length),
+            Spans::Starts(starts) => (starts[item], starts[item + 1] - starts[item]),
+        }
+    }
 }
 
 impl Block {
@@ -55,66 +86,84 @@ impl Block {
         })
     }
 
-    /// The key and value that this block's attention makes of one residual row.
-    pub fn key_value(&self, cpu: &Cpu, row: &[f32]) -> (Vec<f32>, Vec<f32>) {
-        let width = row.len();
-        let (mut lhs, mut qkv) = (Lhs::default(), vec![0.0; 3 * width]);
-        self.norm1.to_lines(cpu, row, width, 1, 0, lhs.reset(cpu, 1, width));
-        gemm(cpu, &lhs, &self.qkv, Activation::None, Out::Rows(&mut qkv));
-        (qkv[width..2 * width].to_vec(), qkv[2 * width..].to_vec())
+    /// Residual rows → q, k and v of this block's attention: rows of 3D values.
+    pub fn project(&self, cpu: &Cpu, lhs: &mut Lhs, x: &[f32], qkv: &mut [f32]) {
+        let width = self.norm1.width();
+        self.norm1.to_lhs(cpu, x, width, x.len() / width, lhs, &self.qkv);
+        gemm(cpu, lhs, &self.qkv, Activation::None, Out::Rows(qkv));
     }
 
-    /// One step of the residual stream `x`: items of `lengths` rows, one after another.
+    /// As [`Block::project`] for rows that are only seen: q is left as it is.
+    pub fn project_seen(&self, cpu: &Cpu, lhs: &mut Lhs, x: &[f32], qkv: &mut [f32]) {
+        let width = self.norm1.width();
+        self.norm1.to_lhs(cpu, x, width, x.len() / width, lhs, &self.qkv);
+        gemm_from(cpu, lhs, &self.qkv, width, Activation::None, Out::Rows(qkv));
+    }
+
+    /// One step of the residual stream `x`.
     pub fn forward(
         &self,
         cpu: &Cpu,
         scratch: &mut Scratch,
         x: &mut [f32],
-        lengths: &[usize],
+        spans: Spans<'_>,
         extra: Extra<'_>,
+        causal: bool,
+    ) {
+        let mut qkv = std::mem::take(&mut scratch.qkv);
+        self.project(cpu, &mut scratch.lhs, x, qkv.fit(3 * x.len()));
+        let row = 3 * self.norm1.width();
+        let of_item = |item: usize| &qkv[spans.of(item).0 * row..];
+        self.forward_projected(cpu, scratch, x, &of_item, spans, extra, causal);
+        scratch.qkv = qkv;
+    }
+
+    /// As [`Block::forward`], from each item's projected rows on.
+    #[allow(clippy::too_many_arguments)]
+    pub fn forward_projected<'a>(
+        &self,
+        cpu: &Cpu,
+        scratch: &mut Scratch,
+        x: &mut [f32],
+        qkv: &(dyn Fn(usize) -> &'a [f32] + Sync),
+        spans: Spans<'_>,
+        extra: Extra<'a>,
         causal: bool,
     ) {
         let width = self.norm1.width();
         let rows = x.len() / width;
-        let Scratch { lhs, hidden, qkv } = scratch;
-        let extra_rows = if let Extra::Rows(rows) = extra { rows } else { &[] };
-        let more = extra_rows.len() / width;
-
-        let writer = lhs.reset(cpu, rows + more, width);
-        self.norm1.to_lines(cpu, x, width, rows, 0, writer);
-        self.norm1.to_lines(cpu, extra_rows, width, more, rows, writer);
-        gemm(cpu, lhs, &self.qkv, Activation::None, Out::Rows(qkv.fit((rows + more) * 3 * width)));
-
-        let row = |at: usize, part: usize| &qkv[(at * 3 + part) * width..][..width];
-        let mut first = 0;
-        let items: Vec<Item<'_>> = lengths
-            .iter()
-            .enumerate()
-            .map(|(i, &length)| {
-                let extra = match extra {
-                    Extra::None => None,
-                    Extra::Rows(_) => Some((row(rows + i, 1), row(rows + i, 2))),
-                    Extra::Constant(key, value) => Some((key, value)),
-                };
-                first += length;
-                Item { queries: (first - length, length), keys: (first - length, length), extra }
-            })
-            .collect();
-        let part = |i: usize| Rows { values: &qkv[i * width..], stride: 3 * width };
+        let Scratch { lhs, hidden, .. } = scratch;
+        let item = |i: usize| {
+            let (own, (first, length)) = (qkv(i), spans.of(i));
+            let part = |part: usize| Rows { values: &own[part * width..], stride: 3 * width };
+            let row = match extra {
+                Extra::None => None,
+                Extra::Each(rows) => Some(&rows[i * 3 * width..][..3 * width]),
+                Extra::Same(row) => Some(row),
+            };
+            Item {
+                q: part(0),
+                k: part(1),
+                v: part(2),
+                queries: length,
+                keys: length,
+                extra: row.map(|row| (&row[width..2 * width], &row[2 * width..])),
+                first,
+            }
+        };
         let attention = Attention {
-            q: part(0),
-            k: part(1),
-            v: part(2),
-            items: &items,
+            item: &item,
+            items: spans.count(rows),
+            rows,
             heads: self.heads,
             head: width / self.heads,
             causal,
         };
-        attention.run(cpu, lhs.reset(cpu, rows, width));
+        attention.run(cpu, lhs, &self.out);
         gemm(cpu, lhs, &self.out, Activation::None, Out::AddTo(x));
 
-        self.norm2.to_lines(cpu, x, width, rows, 0, lhs.reset(cpu, rows, width));
-        gemm(cpu, lhs, &self.fc1, Activation::QuickGelu, Out::Lines(hidden));
+        self.norm2.to_lhs(cpu, x, width, rows, lhs, &self.fc1);
+        gemm(cpu, lhs, &self.fc1, Activation::QuickGelu, Out::Lhs(hidden, &self.fc2));
         gemm(cpu, hidden, &self.fc2, Activation::None, Out::AddTo(x));
     }
 

@@ -1,23 +1,44 @@
-//! f32 memory on cache lines: vector loads never straddle two lines, and parallel writers of different
+//! Memory on cache lines: vector loads never straddle two lines, and parallel writers of different
 //! lines never share one.
 
+use std::marker::PhantomData;
 use std::ops::{Deref, DerefMut};
 
 /// f32 values per cache line.
 pub const LINE: usize = 16;
+/// Bytes per cache line, or int8 values.
+pub const LINE_BYTES: usize = 64;
 
 #[derive(Clone, Copy)]
 #[repr(C, align(64))]
-struct Line([f32; LINE]);
+struct Line([u8; LINE_BYTES]);
 
-/// A growable run of f32 that starts on a cache line. New values are zero.
-#[derive(Default)]
-pub struct Buffer {
+/// Numbers for which every pattern of bits is a value.
+///
+/// # Safety
+/// All-zero bytes are valid, there is no padding, and the size divides a cache line.
+pub(super) unsafe trait Number: Copy {}
+// SAFETY (all): plain numbers of 1 or 4 bytes.
+unsafe impl Number for f32 {}
+unsafe impl Number for i32 {}
+unsafe impl Number for u8 {}
+unsafe impl Number for i8 {}
+
+/// A growable run of numbers that starts on a cache line. New values are zero.
+pub struct Buffer<T = f32> {
     lines: Vec<Line>,
     len: usize,
+    _of: PhantomData<T>,
 }
 
-impl Buffer {
+impl<T> Default for Buffer<T> {
+    fn default() -> Self {
+        Self { lines: Vec::new(), len: 0, _of: PhantomData }
+    }
+}
+
+#[allow(private_bounds)]
+impl<T: Number> Buffer<T> {
     pub fn zeroed(len: usize) -> Self {
         let mut buffer = Self::default();
         buffer.fit(len);
@@ -25,53 +46,67 @@ impl Buffer {
     }
 
     /// Sets the length; values kept from an earlier use are arbitrary. Memory only ever grows.
-    pub fn fit(&mut self, len: usize) -> &mut [f32] {
-        let lines = len.div_ceil(LINE);
+    pub fn fit(&mut self, len: usize) -> &mut [T] {
+        let lines = (len * size_of::<T>()).div_ceil(LINE_BYTES);
         if lines > self.lines.len() {
-            self.lines.resize(lines, Line([0.0; LINE]));
+            self.lines.resize(lines, Line([0; LINE_BYTES]));
         }
         self.len = len;
         self
     }
 }
 
-impl Deref for Buffer {
-    type Target = [f32];
-    fn deref(&self) -> &[f32] {
-        // SAFETY: Line is 16 f32 without padding, and fit() holds len within the lines.
+impl<T: Number> Deref for Buffer<T> {
+    type Target = [T];
+    fn deref(&self) -> &[T] {
+        // SAFETY: lines are bytes without padding, any bytes are a T, and fit() holds len within them.
         unsafe { std::slice::from_raw_parts(self.lines.as_ptr().cast(), self.len) }
     }
 }
 
-impl DerefMut for Buffer {
-    fn deref_mut(&mut self) -> &mut [f32] {
+impl<T: Number> DerefMut for Buffer<T> {
+    fn deref_mut(&mut self) -> &mut [T] {
         // SAFETY: as in deref; the borrow is exclusive.
         unsafe { std::slice::from_raw_parts_mut(self.lines.as_mut_ptr().cast(), self.len) }
     }
 }
 
 /// A mutable slice that parallel tasks write disjoint parts of.
-#[derive(Clone, Copy)]
-pub(super) struct Shared<'a> {
-    start: *mut f32,
+pub(super) struct Shared<'a, T = f32> {
+    start: *mut T,
     len: usize,
-    _life: std::marker::PhantomData<&'a mut [f32]>,
+    _life: PhantomData<&'a mut [T]>,
 }
 
-// SAFETY: it is a &mut [f32] whose users promise (see `part`) to write disjoint parts.
-unsafe impl Send for Shared<'_> {}
-// SAFETY: as above.
-unsafe impl Sync for Shared<'_> {}
+impl<T> Clone for Shared<'_, T> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+impl<T> Copy for Shared<'_, T> {}
 
-impl<'a> Shared<'a> {
-    pub fn new(values: &'a mut [f32]) -> Self {
-        Self { start: values.as_mut_ptr(), len: values.len(), _life: std::marker::PhantomData }
+// SAFETY: it is a &mut [T] of numbers whose users promise (see `part`) to write disjoint parts.
+unsafe impl<T: Send> Send for Shared<'_, T> {}
+// SAFETY: as above.
+unsafe impl<T: Send> Sync for Shared<'_, T> {}
+
+impl<'a, T> Shared<'a, T> {
+    pub fn new(values: &'a mut [T]) -> Self {
+        Self { start: values.as_mut_ptr(), len: values.len(), _life: PhantomData }
+    }
+
+    /// Asks for the lines of a part, to write it soon; a hint only.
+    #[inline(always)]
+    pub fn expect(&self, from: usize, len: usize) {
+        for at in (from..from + len).step_by(LINE_BYTES / size_of::<T>()) {
+            prefetch::<true>(self.start.wrapping_add(at));
+        }
     }
 
     /// # Safety
     /// No two live parts overlap, in this or another thread.
     #[inline(always)]
-    pub unsafe fn part(&self, from: usize, len: usize) -> &'a mut [f32] {
+    pub unsafe fn part(&self, from: usize, len: usize) -> &'a mut [T] {
         assert!(from <= self.len && len <= self.len - from, "part {from}+{len} of {}", self.len);
         // SAFETY: within the slice by the line above; the caller holds disjointness.
         unsafe { std::slice::from_raw_parts_mut(self.start.add(from), len) }
@@ -82,14 +117,37 @@ impl<'a> Shared<'a> {
     /// # Safety
     /// As for [`Shared::part`].
     #[inline(always)]
-    pub unsafe fn array<const C: usize>(&self, from: usize) -> &'a mut [f32; C] {
+    pub unsafe fn array<const C: usize>(&self, from: usize) -> &'a mut [T; C] {
         // SAFETY: the caller holds disjointness.
         unsafe { self.part(from, C) }.try_into().expect("the part has C values")
     }
 }
 
+/// Asks for a cache line, near where it will be written (`NEAR`) or anywhere above memory; a hint only.
+#[inline(always)]
+pub(super) fn prefetch<const NEAR: bool>(at: *const impl Sized) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: a prefetch has no effect but on caches, at any address; SSE is part of x86-64.
+    unsafe {
+        use std::arch::x86_64::{_MM_HINT_ET0, _MM_HINT_T1, _mm_prefetch};
+        if NEAR {
+            _mm_prefetch::<_MM_HINT_ET0>(at.cast());
+        } else {
+            _mm_prefetch::<_MM_HINT_T1>(at.cast());
+        }
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = at;
+}
+
+/// As [`first`], to write to: assigning an array is a vector store, `copy_from_slice` may be a call.
+#[inline(always)]
+pub(super) fn first_mut<const C: usize, T>(values: &mut [T]) -> &mut [T; C] {
+    values.first_chunk_mut().expect("the slice has at least C values")
+}
+
 /// The first C values: a slice of a length known at compile time.
 #[inline(always)]
-pub(super) fn first<const C: usize>(values: &[f32]) -> &[f32; C] {
+pub(super) fn first<const C: usize, T>(values: &[T]) -> &[T; C] {
     values.first_chunk().expect("the slice has at least C values")
 }

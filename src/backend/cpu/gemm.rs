@@ -1,17 +1,23 @@
 //! Matrix products: activations × weights packed once at load, with the epilogue on the tile.
 //!
 //! A weight panel is read from memory once per product and stays in the second-level cache while every
-//! row tile passes it; the left side streams. Activations that only feed a product are written by their
-//! producer straight into the product's layout ([`Lhs`]), so nothing is re-packed.
+//! row tile passes it; the left side streams. Sums of bytes become f32 on the tile, and everything after
+//! (bias, activation, residual) is the same code for both formats.
 //! Source: Goto & van de Geijn, "Anatomy of High-Performance Matrix Multiplication", 2008.
 
 use std::ops::Range;
 
-use super::activation::quick_gelu;
-use super::buffer::{Buffer, LINE, Shared, first};
+use super::buffer::{Buffer, LINE, LINE_BYTES, Number, Shared, first, prefetch};
+use super::epilogue::{Epilogue, Target};
 use super::isa::{Isa, per_isa};
 use super::kernel::{Kernels, Tile};
+use super::kernel_i8::{DotKernels, Sums};
+use super::lhs::Lhs;
+use super::linear::{Bytes, Format, Linear, Panels};
 use super::pool::Pool;
+use super::quantise::RowScale;
+
+pub use super::epilogue::Activation;
 
 /// Steps of k summed in registers before they are added to the tile: shorter chains of additions lose
 /// fewer bits.
@@ -23,12 +29,13 @@ const LHS_BYTES: usize = 4 << 20;
 pub struct Cpu {
     pub isa: Isa,
     pub kernels: Kernels,
+    pub dots: DotKernels,
     pub pool: Pool,
 }
 
 impl Cpu {
     pub fn new(isa: Isa, threads: usize) -> Self {
-        Self { isa, kernels: Kernels::of(isa), pool: Pool::new(threads) }
+        Self { isa, kernels: Kernels::of(isa), dots: DotKernels::of(isa), pool: Pool::new(threads) }
     }
 
     /// Runs `task` on ranges that cover 0..items, a few per thread.
@@ -38,149 +45,6 @@ impl Cpu {
     }
 }
 
-/// The left side of a product: `rows` × `k`, in tiles of rows; within a tile, lines of 16 consecutive
-/// values of one row, row after row. So a producer writes whole cache lines and the kernel reads
-/// forward only.
-#[derive(Default)]
-pub struct Lhs {
-    values: Buffer,
-    pub rows: usize,
-    pub k: usize,
-    /// Rows of every tile but the last.
-    tile: usize,
-}
-
-/// An [`Lhs`] that parallel tasks fill.
-#[derive(Clone, Copy)]
-pub(super) struct LhsWriter<'a> {
-    values: Shared<'a>,
-    rows: usize,
-    lines: usize,
-    tile: usize,
-}
-
-impl Lhs {
-    /// Gives it a shape; the values are arbitrary until written.
-    pub(super) fn reset(&mut self, cpu: &Cpu, rows: usize, k: usize) -> LhsWriter<'_> {
-        let most = cpu.kernels.rows();
-        // Even tiles: 50 rows are 5 × 10, not 4 × 12 + 2.
-        self.tile = rows.div_ceil(rows.div_ceil(most).max(1)).max(1);
-        self.rows = rows;
-        self.k = k;
-        let lines = k.div_ceil(LINE);
-        let values = Shared::new(self.values.fit(rows * lines * LINE));
-        LhsWriter { values, rows, lines, tile: self.tile }
-    }
-
-    /// Copies a row-major matrix with `stride` values from row to row.
-    pub fn copy_from(&mut self, cpu: &Cpu, rows: usize, k: usize, from: &[f32], stride: usize) {
-        let writer = self.reset(cpu, rows, k);
-        cpu.run_ranges(rows, 64, |range| {
-            for row in range {
-                // SAFETY: each row is written by one task.
-                unsafe { writer.put(row, 0, &from[row * stride..][..k]) }
-            }
-        });
-    }
-}
-
-impl<'a> LhsWriter<'a> {
-    /// Where `row` starts, and the distance between its lines.
-    #[inline(always)]
-    pub fn row(&self, row: usize) -> (usize, usize) {
-        let first = row / self.tile * self.tile;
-        let height = self.tile.min(self.rows - first);
-        (first * self.lines * LINE + (row - first) * LINE, height * LINE)
-    }
-
-    #[inline(always)]
-    pub fn values(&self) -> &Shared<'a> {
-        &self.values
-    }
-
-    /// Writes values of `row` from column `col` on.
-    ///
-    /// # Safety
-    /// No other task writes these elements.
-    #[inline(always)]
-    pub unsafe fn put(&self, row: usize, col: usize, values: &[f32]) {
-        let (start, stride) = self.row(row);
-        if col.is_multiple_of(LINE) && values.len() == LINE {
-            // SAFETY: the caller holds that these elements are ours.
-            unsafe { *self.values.array(start + col / LINE * stride) = *first::<LINE>(values) };
-            return;
-        }
-        let (mut col, mut values) = (col, values);
-        while !values.is_empty() {
-            let take = (LINE - col % LINE).min(values.len());
-            let (now, rest) = values.split_at(take);
-            // SAFETY: the caller holds that these elements are ours.
-            unsafe { self.values.part(start + col / LINE * stride + col % LINE, take) }.copy_from_slice(now);
-            (col, values) = (col + take, rest);
-        }
-    }
-}
-
-/// Weights and bias of y = x·Wᵀ + b, packed in panels of NR output columns: `[panel][k][NR]`.
-pub struct Linear {
-    panels: Buffer,
-    bias: Vec<f32>,
-    pub ins: usize,
-    pub outs: usize,
-    cols: usize,
-}
-
-impl Linear {
-    /// All zero; see [`Linear::put`].
-    pub fn new(cpu: &Cpu, ins: usize, outs: usize) -> Self {
-        let cols = cpu.kernels.cols;
-        let padded = outs.div_ceil(cols) * cols;
-        Self { panels: Buffer::zeroed(padded * ins), bias: vec![0.0; padded], ins, outs, cols }
-    }
-
-    /// Packs `scale` × weights [n, ins] (row-major, the checkpoint's layout) as outputs `first..first+n`.
-    pub fn put(&mut self, cpu: &Cpu, first: usize, weights: &[f32], scale: f32) {
-        let (ins, cols) = (self.ins, self.cols);
-        let outs = weights.len() / ins;
-        assert!(weights.len() == outs * ins && first + outs <= self.outs);
-        let panels = Shared::new(&mut self.panels);
-        let (from, to) = (first / cols, (first + outs).div_ceil(cols));
-        cpu.pool.run(to - from, |i| {
-            let panel = from + i;
-            // SAFETY: one task per panel.
-            let packed = unsafe { panels.part(panel * ins * cols, ins * cols) };
-            let columns = (panel * cols).max(first)..((panel + 1) * cols).min(first + outs);
-            for block in (0..ins).step_by(LINE) {
-                for column in columns.clone() {
-                    let row = &weights[(column - first) * ins..][..ins];
-                    for k in block..ins.min(block + LINE) {
-                        packed[k * cols + column % cols] = row[k] * scale;
-                    }
-                }
-            }
-        });
-    }
-
-    /// Sets the bias of outputs `first..`.
-    pub fn put_bias(&mut self, first: usize, bias: &[f32], scale: f32) {
-        assert!(first + bias.len() <= self.outs);
-        for (to, from) in self.bias[first..].iter_mut().zip(bias) {
-            *to = from * scale;
-        }
-    }
-
-    /// Bytes held.
-    pub fn bytes(&self) -> usize {
-        (self.panels.len() + self.bias.len()) * 4
-    }
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub enum Activation {
-    None,
-    QuickGelu,
-}
-
 /// Where a product goes.
 pub enum Out<'a> {
     /// Row-major, rows of `outs` values.
@@ -188,45 +52,55 @@ pub enum Out<'a> {
     /// Added to what is there: the residual stream.
     AddTo(&'a mut [f32]),
     /// The left side of the next product.
-    Lines(&'a mut Lhs),
-}
-
-enum Target<'a> {
-    Rows(Shared<'a>),
-    AddTo(Shared<'a>),
-    Lines(LhsWriter<'a>),
+    Lhs(&'a mut Lhs, &'a Linear),
 }
 
 struct Product<'a> {
     kernels: Kernels,
+    dots: DotKernels,
     lhs: &'a Lhs,
     rhs: &'a Linear,
-    activation: Activation,
-    target: Target<'a>,
+    epilogue: Epilogue<'a>,
     /// The panel that this thread will most likely take next is so many further on.
     ahead: usize,
 }
 
 /// out = activation(lhs · Wᵀ + b).
 pub fn gemm(cpu: &Cpu, lhs: &Lhs, rhs: &Linear, activation: Activation, out: Out<'_>) {
-    assert_eq!(lhs.k, rhs.ins);
+    gemm_from(cpu, lhs, rhs, 0, activation, out);
+}
+
+/// As [`gemm`]; columns before `first` may be left as they are.
+pub fn gemm_from(cpu: &Cpu, lhs: &Lhs, rhs: &Linear, first: usize, activation: Activation, out: Out<'_>) {
+    assert!(lhs.k == rhs.ins && lhs.format == rhs.format);
     let size = lhs.rows * rhs.outs;
+    let mut next = None;
     let target = match out {
         Out::Rows(rows) => Target::Rows(Shared::new(&mut rows[..size])),
         Out::AddTo(rows) => Target::AddTo(Shared::new(&mut rows[..size])),
-        Out::Lines(next) => Target::Lines(next.reset(cpu, lhs.rows, rhs.outs)),
+        Out::Lhs(to, for_product) => {
+            assert_eq!(rhs.outs, for_product.ins);
+            Target::Lhs(next.insert(to).stage(cpu, lhs.rows, for_product))
+        }
     };
-    let product = Product { kernels: cpu.kernels, lhs, rhs, activation, target, ahead: cpu.pool.threads() };
+    let (kernels, dots, ahead) = (cpu.kernels, cpu.dots, cpu.pool.threads());
+    let epilogue = Epilogue { activation, target, outs: rhs.outs };
+    let product = Product { kernels, dots, lhs, rhs, epilogue, ahead };
     let tiles = lhs.rows.div_ceil(lhs.tile.max(1));
-    let panels = rhs.outs.div_ceil(rhs.cols);
+    let skipped = first / rhs.cols;
+    let panels = rhs.outs.div_ceil(rhs.cols) - skipped;
+    let bytes = lhs.rows * lhs.k * if lhs.format == Format::F32 { 4 } else { 1 };
     // Whole panels where they are enough for all threads, else panels × chunks of tiles.
     let wanted = (cpu.pool.threads() * 4).div_ceil(panels.max(1)).min(tiles.max(1)).max(1);
-    let fitting = (lhs.rows * lhs.k * 4).div_ceil(LHS_BYTES);
+    let fitting = bytes.div_ceil(LHS_BYTES);
     let chunk = tiles.div_ceil(wanted.max(fitting).max(1)).max(1);
     cpu.pool.run(panels * tiles.div_ceil(chunk), |task| {
         let first = task / panels * chunk;
-        multiply(cpu.isa, &product, task % panels, first..(first + chunk).min(tiles));
+        multiply(cpu.isa, &product, skipped + task % panels, first..(first + chunk).min(tiles));
     });
+    if let Some(next) = next {
+        next.complete(cpu);
+    }
 }
 
 per_isa! {
@@ -236,96 +110,142 @@ per_isa! {
 
 #[inline(always)]
 fn multiply_body<const FMA: bool>(product: &Product<'_>, panel: usize, tiles: Range<usize>) {
-    let Product { kernels, lhs, rhs, .. } = product;
-    let (k, cols) = (rhs.ins, rhs.cols);
+    match (&product.rhs.panels, product.rhs.cols) {
+        (Panels::F32(panels), 32) => multiply_f32::<FMA, 32>(product, panels, panel, tiles),
+        (Panels::F32(panels), 16) => multiply_f32::<FMA, 16>(product, panels, panel, tiles),
+        (Panels::F32(panels), _) => multiply_f32::<FMA, 8>(product, panels, panel, tiles),
+        (Panels::Int8(bytes), 32) => multiply_i8::<FMA, 32>(product, bytes, panel, tiles),
+        (Panels::Int8(bytes), 16) => multiply_i8::<FMA, 16>(product, bytes, panel, tiles),
+        (Panels::Int8(bytes), _) => multiply_i8::<FMA, 8>(product, bytes, panel, tiles),
+    }
+}
+
+#[inline(always)]
+fn multiply_f32<const FMA: bool, const NR: usize>(
+    product: &Product<'_>,
+    panels: &Buffer,
+    panel: usize,
+    tiles: Range<usize>,
+) {
+    let Product { lhs, rhs, epilogue, .. } = product;
+    let (k, first_col) = (rhs.ins, panel * NR);
     let padded = k.div_ceil(LINE) * LINE;
-    let packed = &rhs.panels[panel * k * cols..][..k * cols];
-    let first_col = panel * cols;
-    let width = cols.min(rhs.outs - first_col);
-    // The next panel comes from memory while this one is at work, a share with every tile; with few
-    // tiles there is no work to hide it behind.
-    let next = if tiles.len() < 4 {
-        &[]
-    } else {
-        rhs.panels.get((panel + product.ahead) * k * cols..).unwrap_or(&[])
-    };
-    let mut next = next[..next.len().min(k * cols)].chunks((k * cols).div_ceil(tiles.len().max(1)));
+    let size = k * NR;
+    let packed = &panels[panel * size..][..size];
+    let mut ahead = Ahead::new(panels, (panel + product.ahead) * size, size, tiles.len());
+    let bias = *first::<NR, _>(&rhs.bias[first_col..]);
     let mut tile = Tile::new();
     for index in tiles {
-        next.next().unwrap_or(&[]).iter().step_by(LINE).for_each(prefetch);
+        ahead.step();
         let first_row = index * lhs.tile;
         let height = lhs.tile.min(lhs.rows - first_row);
+        epilogue.expect(first_row, height, first_col, NR);
         let rows = &lhs.values[first_row * padded..][..height * padded];
-        let kernel = kernels.for_rows(height);
+        let kernel = product.kernels.for_rows(height);
         for start in (0..k).step_by(CHAIN) {
             let steps = CHAIN.min(k - start);
-            let (a, b) = (&rows[start * height..], &packed[start * cols..]);
+            let (a, b) = (&rows[start * height..], &packed[start * NR..]);
             // SAFETY: `a` has the lines of `steps` columns of `height` rows and `b` `steps`·NR values;
             // CHAIN is a multiple of 16, so both stay on lines; the tile holds the largest R·NR; the
             // kernels are those of a detected instruction set.
             unsafe { kernel(steps, a.as_ptr(), b.as_ptr(), tile.0.as_mut_ptr(), start > 0) }
         }
-        if cols >= LINE {
-            finish::<FMA, LINE>(product, &tile, first_row..first_row + height, first_col, width);
-        } else {
-            finish::<FMA, 8>(product, &tile, first_row..first_row + height, first_col, width);
+        for (r, values) in tile.0.as_chunks::<NR>().0[..height].iter().enumerate() {
+            // SAFETY: rows of this tile × columns of this panel belong to this task alone.
+            unsafe { epilogue.put::<FMA, NR>(first_row + r, first_col, *values, &bias) }
         }
     }
 }
 
-/// Asks for a cache line; a hint only.
 #[inline(always)]
-fn prefetch(at: &f32) {
-    #[cfg(target_arch = "x86_64")]
-    // SAFETY: a prefetch has no effect but on caches, at any address; SSE is part of x86-64.
-    unsafe {
-        std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T1 }>((&raw const *at).cast())
-    };
-    #[cfg(not(target_arch = "x86_64"))]
-    let _ = at;
+fn multiply_i8<const FMA: bool, const NR: usize>(
+    product: &Product<'_>,
+    bytes: &Bytes,
+    panel: usize,
+    tiles: Range<usize>,
+) {
+    let Product { lhs, rhs, epilogue, .. } = product;
+    let (k, first_col) = (rhs.ins, panel * NR);
+    let padded = k.div_ceil(LINE_BYTES) * LINE_BYTES;
+    let size = k.next_multiple_of(4) * NR;
+    let packed = &bytes.panels[panel * size..][..size];
+    let mut ahead = Ahead::new(&bytes.panels, (panel + product.ahead) * size, size, tiles.len());
+    let bias = *first::<NR, _>(&rhs.bias[first_col..]);
+    let scales = *first::<NR, _>(&bytes.scales[first_col..]);
+    let column_sums = *first::<NR, _>(&bytes.sums[first_col..]);
+    let (mut sums, mut fine_sums) = (Sums::new(), Sums::new());
+    for index in tiles {
+        ahead.step();
+        let first_row = index * lhs.tile;
+        let height = lhs.tile.min(lhs.rows - first_row);
+        epilogue.expect(first_row, height, first_col, NR);
+        let kernel = product.dots.for_rows(height);
+        let rows = |bytes: &Buffer<u8>| bytes[first_row * padded..][..height * padded].as_ptr();
+        // SAFETY (both): `rows` are the lines of `height` rows and `packed` all quads of the panel; sums
+        // hold the largest R·NR; the kernels are those of a detected instruction set.
+        unsafe { kernel(size / NR / 4, rows(&lhs.bytes), packed.as_ptr(), sums.0.as_mut_ptr()) }
+        let fine = lhs.format == Format::Int8Fine;
+        if fine {
+            unsafe { kernel(size / NR / 4, rows(&lhs.fine), packed.as_ptr(), fine_sums.0.as_mut_ptr()) }
+        }
+        let rows = (first_row..).zip(&lhs.scales[first_row..][..height]);
+        let (sums, fine_sums) = (sums.0.as_chunks::<NR>().0, fine_sums.0.as_chunks::<NR>().0);
+        // Two loops, so that neither has a branch between its vectors.
+        if fine {
+            for (((row, scale), sums), fine_sums) in rows.zip(sums).zip(fine_sums) {
+                let mut values = to_f32(sums, *scale, &scales, &column_sums);
+                let more = to_f32(fine_sums, scale.of_fine(), &scales, &column_sums);
+                for i in 0..NR {
+                    values[i] += more[i];
+                }
+                // SAFETY: rows of this tile × columns of this panel belong to this task alone.
+                unsafe { epilogue.put::<FMA, NR>(row, first_col, values, &bias) }
+            }
+        } else {
+            for ((row, scale), sums) in rows.zip(sums) {
+                let values = to_f32(sums, *scale, &scales, &column_sums);
+                // SAFETY: as above.
+                unsafe { epilogue.put::<FMA, NR>(row, first_col, values, &bias) }
+            }
+        }
+    }
 }
 
-/// Bias, activation and the way out of a tile, C columns at a time; C divides NR.
+/// A row's sums of bytes → (sum − zero · column sum) · row scale · column scale.
 #[inline(always)]
-fn finish<const FMA: bool, const C: usize>(
-    product: &Product<'_>,
-    tile: &Tile,
-    rows: Range<usize>,
-    first_col: usize,
-    width: usize,
-) {
-    let (cols, outs) = (product.rhs.cols, product.rhs.outs);
-    for (row, values) in rows.zip(tile.0.chunks_exact(cols)) {
-        for at in (0..width).step_by(C) {
-            let (mut chunk, bias) =
-                (*first::<C>(&values[at..]), first::<C>(&product.rhs.bias[first_col + at..]));
-            for (value, bias) in chunk.iter_mut().zip(bias) {
-                *value += bias;
-            }
-            if product.activation == Activation::QuickGelu {
-                for value in &mut chunk {
-                    *value = quick_gelu::<FMA>(*value);
-                }
-            }
-            let (col, used) = (first_col + at, C.min(width - at));
-            let start = row * outs + col;
-            // SAFETY (all): rows of this tile × columns of this panel belong to this task alone.
-            match &product.target {
-                Target::Rows(to) if used == C => unsafe { *to.array(start) = chunk },
-                Target::Rows(to) => unsafe { to.part(start, used) }.copy_from_slice(&chunk[..used]),
-                Target::AddTo(to) if used == C => {
-                    let to: &mut [f32; C] = unsafe { to.array(start) };
-                    for (to, value) in to.iter_mut().zip(&chunk) {
-                        *to += value;
-                    }
-                }
-                Target::AddTo(to) => {
-                    for (to, value) in unsafe { to.part(start, used) }.iter_mut().zip(&chunk) {
-                        *to += value;
-                    }
-                }
-                Target::Lines(next) => unsafe { next.put(row, col, &chunk[..used]) },
-            }
+fn to_f32<const NR: usize>(
+    sums: &[i32; NR],
+    row: RowScale,
+    scales: &[f32; NR],
+    column_sums: &[i32; NR],
+) -> [f32; NR] {
+    let mut values = [0f32; NR];
+    for i in 0..NR {
+        let exact = sums[i].wrapping_sub(row.zero.wrapping_mul(column_sums[i]));
+        values[i] = exact as f32 * (row.scale * scales[i]);
+    }
+    values
+}
+
+/// Asks for the panel after this one while this one is at work, a share with every tile; with few tiles
+/// there is no work to hide its way from memory behind.
+struct Ahead<'a> {
+    shares: std::slice::Chunks<'a, u8>,
+}
+
+impl<'a> Ahead<'a> {
+    #[inline(always)]
+    fn new<T: Number>(panels: &'a Buffer<T>, start: usize, size: usize, tiles: usize) -> Self {
+        let next = if tiles < 4 { &[] } else { panels.get(start..start + size).unwrap_or(&[]) };
+        // SAFETY: numbers have no padding, so all their bytes may be read.
+        let bytes = unsafe { std::slice::from_raw_parts(next.as_ptr().cast(), size_of_val(next)) };
+        Self { shares: bytes.chunks((size * size_of::<T>()).div_ceil(tiles.max(1)).max(1)) }
+    }
+
+    #[inline(always)]
+    fn step(&mut self) {
+        for line in self.shares.next().unwrap_or(&[]).chunks(LINE_BYTES) {
+            prefetch::<false>(&raw const line[0]);
         }
     }
 }
@@ -375,13 +295,13 @@ mod tests {
                 let what = format!("{} {rows}x{k}x{outs}", isa.name());
                 let (a, w, bias) = (random("a", rows, k), random("w", outs, k), random("b", 1, outs));
                 let exact = naive(&a, &w, &bias, rows, k, outs);
-                let mut linear = Linear::new(&cpu, k, outs);
+                let mut linear = Linear::new(&cpu, k, outs, Format::F32);
                 let split = outs / 3;
                 linear.put(&cpu, 0, &w[..split * k], 1.0);
                 linear.put(&cpu, split, &w[split * k..], 1.0);
                 linear.put_bias(0, &bias, 1.0);
                 let mut lhs = Lhs::default();
-                lhs.copy_from(&cpu, rows, k, &a, k);
+                lhs.copy_from(&cpu, rows, &a, k, &linear);
 
                 let mut out = vec![f32::NAN; rows * outs];
                 gemm(&cpu, &lhs, &linear, Activation::None, Out::Rows(&mut out));
@@ -391,15 +311,87 @@ mod tests {
                 gemm(&cpu, &lhs, &linear, Activation::None, Out::AddTo(&mut sum));
                 close(&sum, &exact.iter().map(|v| v + 2.0).collect::<Vec<_>>(), &what);
 
+                // Some of the columns.
+                let mut some = vec![f32::NAN; rows * outs];
+                gemm_from(&cpu, &lhs, &linear, split, Activation::None, Out::Rows(&mut some));
+                for (some, all) in some.chunks(outs).zip(out.chunks(outs)) {
+                    assert_eq!(some[split..], all[split..], "{what}");
+                }
+
                 // Through the lines of a next product, with the activation between.
-                let mut next = Lhs::default();
-                gemm(&cpu, &lhs, &linear, Activation::QuickGelu, Out::Lines(&mut next));
-                let mut same = Linear::new(&cpu, outs, outs);
-                let unit: Vec<f32> = (0..outs * outs).map(|i| (i % (outs + 1) == 0) as u8 as f32).collect();
-                same.put(&cpu, 0, &unit, 1.0);
+                let (mut next, same) = (Lhs::default(), unit(&cpu, outs, Format::F32));
+                gemm(&cpu, &lhs, &linear, Activation::QuickGelu, Out::Lhs(&mut next, &same));
                 gemm(&cpu, &next, &same, Activation::None, Out::Rows(&mut out));
                 let gelu: Vec<f64> = exact.iter().map(|v| v / (1.0 + (-1.702 * v).exp())).collect();
                 close(&out, &gelu, &what);
+            }
+        }
+    }
+
+    fn unit(cpu: &Cpu, width: usize, format: Format) -> Linear {
+        let mut same = Linear::new(cpu, width, width, format);
+        let unit: Vec<f32> = (0..width * width).map(|i| (i % (width + 1) == 0) as u8 as f32).collect();
+        same.put(cpu, 0, &unit, 1.0);
+        same
+    }
+
+    /// What bytes make of the factors, multiplied exactly.
+    fn rounded(a: &[f32], w: &[f32], bias: &[f32], rows: usize, k: usize, outs: usize) -> Vec<f64> {
+        let a: Vec<f32> = a
+            .chunks_exact(k)
+            .flat_map(|row| {
+                let (low, high) = row.iter().fold((0f32, 0f32), |(l, h), x| (l.min(*x), h.max(*x)));
+                let inverse = 255.0 / (high - low);
+                let zero = (-low * inverse).round_ties_even();
+                let byte = move |x: f32| x.mul_add(inverse, zero).clamp(0.0, 255.0).round_ties_even();
+                row.iter().map(move |x| (byte(*x) - zero) * ((high - low) / 255.0)).collect::<Vec<_>>()
+            })
+            .collect();
+        let w: Vec<f32> = w
+            .chunks_exact(k)
+            .flat_map(|row| {
+                let largest = row.iter().fold(0f32, |m, w| m.max(w.abs()));
+                row.iter().map(move |w| (w * (127.0 / largest)).round_ties_even() * (largest / 127.0))
+            })
+            .collect();
+        naive(&a, &w, bias, rows, k, outs)
+    }
+
+    #[test]
+    fn bytes_multiply_as_the_rounded_factors_do_on_every_instruction_set() {
+        for isa in Isa::available() {
+            let cpu = Cpu::new(isa, 2);
+            for (rows, k, outs) in [(1, 1, 1), (1, 768, 33), (2, 17, 5), (13, 131, 31), (50, 1100, 70)] {
+                let what = format!("{} {rows}x{k}x{outs}", isa.name());
+                let (a, w, bias) = (random("a", rows, k), random("w", outs, k), random("b", 1, outs));
+                let mut linear = Linear::new(&cpu, k, outs, Format::Int8);
+                let split = outs / 3;
+                linear.put(&cpu, 0, &w[..split * k], 1.0);
+                linear.put(&cpu, split, &w[split * k..], 1.0);
+                linear.put_bias(0, &bias, 1.0);
+                let (mut lhs, mut out) = (Lhs::default(), vec![f32::NAN; rows * outs]);
+                lhs.copy_from(&cpu, rows, &a, k, &linear);
+                gemm(&cpu, &lhs, &linear, Activation::None, Out::Rows(&mut out));
+                // Where a value lies between two bytes, the portable rounding may take the other one.
+                let exact = rounded(&a, &w, &bias, rows, k, outs);
+                let step = 1.0 / 255.0 / 100.0;
+                for (x, y) in out.iter().zip(&exact) {
+                    assert!((*x as f64 - y).abs() <= step * (1.0 + y.abs()), "{what}: {x} against {y}");
+                }
+                // Staged for a next product: the same as quantised row by row.
+                let same = unit(&cpu, outs, Format::Int8);
+                let (mut next, mut direct) = (Lhs::default(), Lhs::default());
+                gemm(&cpu, &lhs, &linear, Activation::None, Out::Lhs(&mut next, &same));
+                direct.copy_from(&cpu, rows, &out, outs, &same);
+                let (mut one, mut other) = (vec![0.0; rows * outs], vec![0.0; rows * outs]);
+                gemm(&cpu, &next, &same, Activation::None, Out::Rows(&mut one));
+                gemm(&cpu, &direct, &same, Activation::None, Out::Rows(&mut other));
+                assert_eq!(one, other, "{what}");
+                for (back, x) in one.chunks(outs).zip(out.chunks(outs)) {
+                    let range = x.iter().fold(0f32, |m, x| m.max(*x)) - x.iter().fold(0f32, |m, x| m.min(*x));
+                    let within = |(b, x): (&f32, &f32)| (b - x).abs() <= range / 255.0 * 0.51;
+                    assert!(back.iter().zip(x).all(within), "{what}");
+                }
             }
         }
     }
@@ -408,13 +400,15 @@ mod tests {
     fn a_row_never_depends_on_its_neighbours_or_the_threads() {
         let (k, outs) = (700, 45);
         let (a, w) = (random("a", 40, k), random("w", outs, k));
-        for isa in Isa::available() {
+        for (isa, format) in
+            Isa::available().into_iter().flat_map(|isa| [(isa, Format::F32), (isa, Format::Int8)])
+        {
             let run = |rows: Range<usize>, threads: usize| {
                 let cpu = Cpu::new(isa, threads);
-                let mut linear = Linear::new(&cpu, k, outs);
+                let mut linear = Linear::new(&cpu, k, outs, format);
                 linear.put(&cpu, 0, &w, 1.0);
                 let mut lhs = Lhs::default();
-                lhs.copy_from(&cpu, rows.len(), k, &a[rows.start * k..rows.end * k], k);
+                lhs.copy_from(&cpu, rows.len(), &a[rows.start * k..rows.end * k], k, &linear);
                 let mut out = vec![0.0; rows.len() * outs];
                 gemm(&cpu, &lhs, &linear, Activation::QuickGelu, Out::Rows(&mut out));
                 out
@@ -424,7 +418,7 @@ mod tests {
                 assert_eq!(
                     run(rows.clone(), 1),
                     all[rows.start * outs..rows.end * outs],
-                    "{} {rows:?}",
+                    "{} {format:?} {rows:?}",
                     isa.name()
                 );
             }

@@ -6,6 +6,7 @@
 
 use super::buffer::LINE;
 use super::isa::{Isa, Level};
+use super::transpose::{self, Transpose};
 
 /// `(k, a, b, tile, add)`.
 ///
@@ -45,19 +46,20 @@ pub struct Kernels {
     by_rows: &'static [Kernel],
     /// With its multiply-adds per round.
     pub roof: (Roof, usize),
+    /// Rows → a panel of NR columns.
+    pub transpose: Transpose,
 }
 
 impl Kernels {
     pub fn of(isa: Isa) -> Self {
-        match isa.level() {
-            Level::Portable => {
-                Kernels { cols: portable::NR, by_rows: &portable::KERNELS, roof: portable::ROOF }
-            }
+        let (cols, by_rows, roof): (_, &'static [Kernel], _) = match isa.level() {
+            Level::Portable => (portable::NR, &portable::KERNELS, portable::ROOF),
             #[cfg(target_arch = "x86_64")]
-            Level::Avx2 => Kernels { cols: avx2::NR, by_rows: &avx2::KERNELS, roof: avx2::ROOF },
+            Level::Avx2 | Level::AvxVnni => (avx2::NR, &avx2::KERNELS, avx2::ROOF),
             #[cfg(target_arch = "x86_64")]
-            Level::Avx512 => Kernels { cols: avx512::NR, by_rows: &avx512::KERNELS, roof: avx512::ROOF },
-        }
+            Level::Avx512 | Level::Avx512Vnni => (avx512::NR, &avx512::KERNELS, avx512::ROOF),
+        };
+        Self { cols, by_rows, roof, transpose: transpose::of(isa) }
     }
 
     /// MR, rows of the tallest tile.

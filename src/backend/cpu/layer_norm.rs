@@ -1,8 +1,10 @@
 //! LayerNorm over rows: (x − mean)/√(variance + 1e-5)·g + b, biased variance, in two passes.
 
-use super::buffer::{LINE, Shared};
-use super::gemm::{Cpu, LhsWriter};
+use super::buffer::{LINE, Shared, first};
+use super::gemm::Cpu;
 use super::isa::{mul_add, per_isa};
+use super::lhs::{Lhs, RowWriter};
+use super::linear::Linear;
 
 /// The same in every LayerNorm of the model.
 const EPSILON: f32 = 1e-5;
@@ -17,28 +19,30 @@ impl LayerNorm {
         self.weight.len()
     }
 
-    /// `from`: rows `stride` values apart → rows `first…` of a product's left side.
-    pub(super) fn to_lines(
+    /// `from`: rows `stride` values apart → a product's left side.
+    pub(super) fn to_lhs(
         &self,
         cpu: &Cpu,
         from: &[f32],
         stride: usize,
         rows: usize,
-        first: usize,
-        to: LhsWriter<'_>,
+        to: &mut Lhs,
+        for_product: &Linear,
     ) {
+        let (width, to) = (self.width(), to.reset(cpu, rows, for_product));
         cpu.run_ranges(rows, 8, |range| {
             for row in range {
-                let (start, step) = to.row(first + row);
-                normalise(
-                    cpu.isa,
-                    &from[row * stride..][..self.width()],
-                    &self.weight,
-                    &self.bias,
-                    to.values(),
-                    start,
-                    step,
-                );
+                let from = &from[row * stride..][..width];
+                match to {
+                    RowWriter::F32(to) => {
+                        let (start, step) = to.row(row);
+                        normalise(cpu.isa, from, &self.weight, &self.bias, to.values(), start, step);
+                    }
+                    // SAFETY: each row is written by one task.
+                    RowWriter::Int8(to) => unsafe {
+                        to.make(cpu, row, width, |to| self.row(cpu, from, to));
+                    },
+                }
             }
         });
     }
@@ -75,20 +79,31 @@ per_isa! {
     fn normalise(x: &[f32], weight: &[f32], bias: &[f32], to: &Shared<'_>, start: usize, step: usize) = normalise_body
 }
 
-/// Σ f(x) in 16 lanes.
+/// Values summed side by side: four vectors hide the latency of an addition.
+const LANES: usize = 64;
+
+/// Σ x, or Σ (x − mean)².
 #[inline(always)]
-fn sum(x: &[f32], f: impl Fn(f32) -> f32) -> f32 {
-    let mut lanes = [0f32; LINE];
-    let mut chunks = x.chunks_exact(LINE);
-    for chunk in &mut chunks {
-        for (lane, x) in lanes.iter_mut().zip(chunk) {
-            *lane += f(*x);
+fn sum<const SQUARES: bool>(x: &[f32], mean: f32) -> f32 {
+    let mut lanes = [0f32; LANES];
+    let (chunks, rest) = x.as_chunks::<LANES>();
+    for chunk in chunks {
+        for i in 0..LANES {
+            let x = chunk[i] - mean;
+            lanes[i] += if SQUARES { x * x } else { x };
         }
     }
-    for (lane, x) in lanes.iter_mut().zip(chunks.remainder()) {
-        *lane += f(*x);
+    for (lane, x) in lanes.iter_mut().zip(rest) {
+        let x = x - mean;
+        *lane += if SQUARES { x * x } else { x };
     }
-    lanes.iter().sum()
+    let mut few = [0f32; LINE];
+    for part in lanes.as_chunks::<LINE>().0 {
+        for i in 0..LINE {
+            few[i] += part[i];
+        }
+    }
+    few.iter().sum()
 }
 
 #[inline(always)]
@@ -101,15 +116,25 @@ fn normalise_body<const FMA: bool>(
     step: usize,
 ) {
     let n = x.len() as f32;
-    let mean = sum(x, |x| x) / n;
-    let variance = sum(x, |x| (x - mean) * (x - mean)) / n;
+    let mean = sum::<false>(x, 0.0) / n;
+    let variance = sum::<true>(x, mean) / n;
     let scale = 1.0 / (variance + EPSILON).sqrt();
-    let parts = x.chunks(LINE).zip(weight.chunks(LINE).zip(bias.chunks(LINE)));
-    for (i, (x, (weight, bias))) in parts.enumerate() {
+    let (lines, rest) = x.as_chunks::<LINE>();
+    for (i, x) in lines.iter().enumerate() {
+        let (weight, bias) = (*first::<LINE, _>(&weight[i * LINE..]), *first::<LINE, _>(&bias[i * LINE..]));
+        let mut values = [0f32; LINE];
+        for c in 0..LINE {
+            values[c] = mul_add::<FMA>((x[c] - mean) * scale, weight[c], bias[c]);
+        }
         // SAFETY: the row is this task's alone (see above).
-        let to = unsafe { to.part(start + i * step, x.len()) };
-        for (((to, x), weight), bias) in to.iter_mut().zip(x).zip(weight).zip(bias) {
-            *to = mul_add::<FMA>((x - mean) * scale, *weight, *bias);
+        unsafe { *to.array(start + i * step) = values };
+    }
+    if !rest.is_empty() {
+        // SAFETY: as above.
+        let to = unsafe { to.part(start + lines.len() * step, rest.len()) };
+        for (c, (to, x)) in to.iter_mut().zip(rest).enumerate() {
+            let at = lines.len() * LINE + c;
+            *to = mul_add::<FMA>((x - mean) * scale, weight[at], bias[at]);
         }
     }
 }

@@ -1,7 +1,8 @@
 //! Tensors by name → packed layers. Every source is dropped as soon as it is packed.
 
-use super::gemm::{Cpu, Linear};
+use super::gemm::Cpu;
 use super::layer_norm::LayerNorm;
+use super::linear::{Format, Linear};
 use crate::backend::BackendError;
 use crate::model::ModelError;
 
@@ -11,6 +12,8 @@ pub type Source<'a> = dyn FnMut(&str, &[usize]) -> Result<Vec<f32>, ModelError> 
 pub(super) struct Loader<'a, 'b> {
     pub cpu: &'a Cpu,
     pub source: &'a mut Source<'b>,
+    /// Of the layers to come.
+    pub format: Format,
 }
 
 impl Loader<'_, '_> {
@@ -49,7 +52,7 @@ impl Loader<'_, '_> {
         ins: usize,
         bias: bool,
     ) -> Result<Linear, BackendError> {
-        let mut linear = Linear::new(self.cpu, ins, outs * parts.len());
+        let mut linear = Linear::new(self.cpu, ins, outs * parts.len(), self.format);
         for (i, (prefix, factor)) in parts.iter().enumerate() {
             let weight = self.tensor(&format!("{prefix}.weight"), &[outs, ins])?;
             linear.put(self.cpu, i * outs, &weight, *factor);

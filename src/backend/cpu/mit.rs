@@ -1,6 +1,7 @@
 //! The multi-frame integration transformer (MIT): frame features → one video vector.
 
-use super::block::{Block, Extra, Scratch};
+use super::block::{Block, Extra, Scratch, Spans};
+use super::buffer::Buffer;
 use super::gemm::Cpu;
 use super::load::Loader;
 use crate::backend::{BackendError, Trace, emit};
@@ -22,19 +23,24 @@ impl Mit {
         Ok(Self { positions, frames: config.num_frames, blocks })
     }
 
-    /// Frame features [T, E] → mean over T of (blocks(features + positions) + features).
+    /// Frame features [T, E] → mean over T of (blocks(features + positions) + features). `x` is working
+    /// memory.
     pub fn forward(
         &self,
         cpu: &Cpu,
         scratch: &mut Scratch,
         features: &[f32],
+        x: &mut Buffer,
         trace: &mut Option<Trace>,
     ) -> Vec<f32> {
         let (frames, width) = (self.frames, features.len() / self.frames);
-        let mut x: Vec<f32> = features.iter().zip(&self.positions).map(|(f, p)| f + p).collect();
+        let x = x.fit(features.len());
+        x.iter_mut().zip(features).zip(&self.positions).for_each(|((x, f), p)| *x = f + p);
         for (i, block) in self.blocks.iter().enumerate() {
-            block.forward(cpu, scratch, &mut x, &[frames], Extra::None, false);
-            emit(trace, &format!("mit_hidden_{i}"), &x);
+            block.forward(cpu, scratch, x, Spans::Equal(frames), Extra::None, false);
+            if trace.is_some() {
+                emit(trace, &format!("mit_hidden_{i}"), x);
+            }
         }
         let mut video = vec![0.0; width];
         for (rows, features) in x.chunks(width).zip(features.chunks(width)) {

@@ -8,27 +8,37 @@
 
 mod activation;
 mod attention;
+mod auto;
 mod block;
 mod buffer;
+mod embed;
+mod epilogue;
 mod gemm;
 mod isa;
 mod kernel;
+mod kernel_i8;
 mod layer_norm;
+mod lhs;
+mod linear;
 mod load;
 mod mit;
 mod pool;
 mod prompts;
+mod quantise;
 mod roof;
 mod text;
+mod transpose;
 mod vision;
 
 use std::sync::Arc;
 
 use self::block::Scratch;
 use self::buffer::{Buffer, Shared};
-use self::gemm::{Activation, Cpu, Linear, Out, gemm};
+use self::gemm::{Activation, Cpu, Out, gemm};
 use self::layer_norm::LayerNorm;
+use self::linear::{Format, Linear};
 use self::load::Loader;
+use self::vision::{Frame, Window};
 use super::{Backend, BackendError, ClipFeatures, Precision, Prepared, TextFeatures, Trace, emit};
 use crate::model::{Config, Model};
 use crate::preprocess::{Reduced, Rule};
@@ -40,6 +50,8 @@ pub use self::roof::Roof;
 /// One checkpoint on the processor's cores.
 pub struct CpuBackend {
     cpu: Cpu,
+    /// Of the towers' products.
+    format: Format,
     config: Config,
     weights: Weights,
     memory: Memory,
@@ -59,54 +71,71 @@ struct Weights {
     scale: f32,
 }
 
+/// What every window uses again: a steady stream of them allocates only what leaves the backend
+/// (prepared frames, features).
 #[derive(Default)]
 struct Memory {
     scratch: Scratch,
-    window: Buffer,
-    messages: Buffer,
+    window: Window,
     rows: Buffer,
-}
-
-/// A frame's L×D rows after block 0.
-struct Frame {
-    rows: Vec<f32>,
+    features: Buffer,
+    mean: Buffer,
+    mit: Buffer,
 }
 
 impl CpuBackend {
-    /// Packs the model's weights. `threads`: 0 takes one per available core.
+    /// Packs the model's weights. `threads`: 0 takes one per available core. `Precision::Auto` takes int8
+    /// where the processor has dot products for it and the checkpoint passes a self-check (see `auto`).
     pub fn new(model: &Model, threads: usize, precision: Precision) -> Result<Self, BackendError> {
-        let (Precision::Auto | Precision::F32) = precision;
+        match precision {
+            Precision::Auto => auto::open(model, threads),
+            _ => Self::on(model, Isa::best(), threads, precision),
+        }
+    }
+
+    fn on(model: &Model, isa: Isa, threads: usize, precision: Precision) -> Result<Self, BackendError> {
         let mut source = |name: &str, _: &[usize]| model.weights.tensor(name);
-        Self::from_source(&model.config, &model.rule, Isa::best(), threads, &mut source)
+        Self::from_source(&model.config, &model.rule, isa, threads, precision, &mut source)
     }
 
     /// As [`CpuBackend::new`], weights from any source (synthetic ones need no disk), for any
-    /// instruction set of this processor.
+    /// instruction set of this processor. `Precision::Auto` takes int8 where the instruction set has dot
+    /// products for it, unchecked.
     pub fn from_source(
         config: &Config,
         rule: &Rule,
         isa: Isa,
         threads: usize,
+        precision: Precision,
         source: &mut Source<'_>,
     ) -> Result<Self, BackendError> {
         let cpu = Cpu::new(isa, threads);
-        let loader = &mut Loader { cpu: &cpu, source };
+        let format = match precision {
+            Precision::F32 => Format::F32,
+            Precision::Int8 => Format::Int8,
+            Precision::Auto if isa.has_vnni() => Format::Int8,
+            Precision::Auto => Format::F32,
+        };
+        let loader = &mut Loader { cpu: &cpu, source, format };
         let (width, joint) = (config.vision.width, config.projection);
         let scale = loader.tensor("logit_scale", &[])?[0].exp();
         let vision = vision::Vision::load(loader, config, rule)?;
         let post_norm = loader.norm("vision_model.post_layernorm", width)?;
+        if format == Format::Int8 {
+            loader.format = Format::Int8Fine;
+        }
+        let text = text::Text::load(loader, config)?;
+        loader.format = Format::F32;
         let projection = loader.linear("visual_projection", joint, width, false)?;
         let mit = mit::Mit::load(loader, config)?;
         let patch_norm = loader.norm("prompts_visual_layernorm", width)?;
         // The one weight that is stored [in, out].
         let stored = loader.tensor("prompts_visual_projection", &[width, joint])?;
         let turned: Vec<f32> = (0..width * joint).map(|i| stored[i % width * joint + i / width]).collect();
-        let mut patch_projection = Linear::new(&cpu, width, joint);
+        let mut patch_projection = Linear::new(&cpu, width, joint, Format::F32);
         patch_projection.put(&cpu, 0, &turned, 1.0);
         drop((stored, turned));
-        let loader = &mut Loader { cpu: &cpu, source };
         let prompts = prompts::Prompts::load(loader, config)?;
-        let text = text::Text::load(loader, config)?;
         let weights = Weights {
             vision,
             post_norm,
@@ -118,7 +147,7 @@ impl CpuBackend {
             text,
             scale,
         };
-        Ok(Self { cpu, config: config.clone(), weights, memory: Memory::default(), trace: None })
+        Ok(Self { cpu, format, config: config.clone(), weights, memory: Memory::default(), trace: None })
     }
 
     /// Bytes of packed weights.
@@ -129,53 +158,47 @@ impl CpuBackend {
     }
 
     fn encode_window(&mut self, clip: &[Prepared]) -> Result<ClipFeatures, BackendError> {
-        let Self { cpu, config, weights, memory, trace } = self;
+        let Self { cpu, config, weights, memory, trace, .. } = self;
         let (tokens, width) = weights.vision.shape();
         let (frames, joint, frame) = (config.num_frames, config.projection, tokens * width);
         if clip.len() != frames {
             return Err(shape("window", format!("{frames} frames"), format!("{}", clip.len())));
         }
-        let Memory { scratch, window, messages, rows } = memory;
-        let x = window.fit(frames * frame);
-        for (to, prepared) in x.chunks_mut(frame).zip(clip) {
-            match prepared.downcast_ref::<Frame>() {
-                Some(from) if from.rows.len() == frame => to.copy_from_slice(&from.rows),
-                _ => {
-                    let expected = format!("{tokens}x{width} rows prepared by this backend");
-                    return Err(shape(
-                        "prepared frame",
-                        expected,
-                        "another backend's or checkpoint's".into(),
-                    ));
-                }
-            }
+        let of = |t: usize| clip[t].downcast_ref::<Frame>().filter(|frame| weights.vision.owns(frame));
+        if (0..frames).any(|t| of(t).is_none()) {
+            let expected = format!("{tokens}x{width} rows prepared by this backend");
+            return Err(shape("prepared frame", expected, "another backend's or checkpoint's".into()));
         }
-        weights.vision.encode(cpu, scratch, x, messages, trace);
+        let of = |t: usize| of(t).expect("all were checked above");
+        let Memory { scratch, window, rows, features, mean, mit } = memory;
+        weights.vision.encode(cpu, scratch, window, frames, &of, trace);
+        let x = &window.x;
 
         let pooled = rows.fit(frames * width);
         weights.post_norm.to_rows(cpu, x, frame, pooled);
         pooled.chunks(width).for_each(|row| emit(trace, "pooled_cls_post_ln", row));
-        scratch.lhs.copy_from(cpu, frames, width, pooled, width);
-        let mut features = vec![0.0; frames * joint];
-        gemm(cpu, &scratch.lhs, &weights.projection, Activation::None, Out::Rows(&mut features));
+        scratch.lhs.copy_from(cpu, frames, pooled, width, &weights.projection);
+        let features = features.fit(frames * joint);
+        gemm(cpu, &scratch.lhs, &weights.projection, Activation::None, Out::Rows(features));
         features.chunks(joint).for_each(|row| emit(trace, "frame_features", row));
-        let video = weights.mit.forward(cpu, scratch, &features, trace);
+        let video = weights.mit.forward(cpu, scratch, features, mit, trace);
 
         // The projection is linear: the mean of the rows is taken first, and projected once.
         let patches = tokens - 1;
-        let mut mean = vec![0.0; patches * width];
+        let mean = mean.fit(patches * width);
+        mean.fill(0.0);
         let normed = rows.fit(patches * width);
         for t in 0..frames {
             weights.patch_norm.to_rows(cpu, &x[t * frame + width..], width, normed);
             emit(trace, "prompts_visual_ln", normed);
-            let (to, normed) = (Shared::new(&mut mean), &*normed);
+            let (to, normed) = (Shared::new(mean), &*normed);
             cpu.run_ranges(patches * width, 8192, |range| {
                 // SAFETY: the ranges are disjoint.
                 let to = unsafe { to.part(range.start, range.len()) };
                 to.iter_mut().zip(&normed[range]).for_each(|(m, v)| *m += v / frames as f32);
             });
         }
-        scratch.lhs.copy_from(cpu, patches, width, &mean, width);
+        scratch.lhs.copy_from(cpu, patches, mean, width, &weights.patch_projection);
         let mut patch_features = vec![0.0; patches * joint];
         gemm(cpu, &scratch.lhs, &weights.patch_projection, Activation::None, Out::Rows(&mut patch_features));
         emit(trace, "img_features_mean", &patch_features);
@@ -208,9 +231,9 @@ impl Backend for CpuBackend {
                 return Err(shape("frame", format!("{size}x{size}x3 bytes"), found));
             }
         }
-        let states =
-            self.weights.vision.prepare(&self.cpu, &mut self.memory.scratch, frames, &mut self.trace);
-        Ok(states.into_iter().map(|rows| Arc::new(Frame { rows }) as Prepared).collect())
+        let Memory { scratch, window, .. } = &mut self.memory;
+        let states = self.weights.vision.prepare(&self.cpu, scratch, window, frames, &mut self.trace);
+        Ok(states.into_iter().map(|frame| Arc::new(frame) as Prepared).collect())
     }
 
     fn encode(&mut self, clips: &[&[Prepared]]) -> Result<Vec<ClipFeatures>, BackendError> {
@@ -231,7 +254,7 @@ impl Backend for CpuBackend {
         clips: &[&ClipFeatures],
         prompts: &[TextFeatures],
     ) -> Result<Vec<Vec<f32>>, BackendError> {
-        let Self { cpu, config, weights, memory, trace } = self;
+        let Self { cpu, config, weights, memory, trace, .. } = self;
         let (joint, patches) = (config.projection, config.patches());
         if let Some(bad) = prompts.iter().find(|p| p.0.len() != joint) {
             return Err(shape("text features", format!("{joint} values"), bad.0.len().to_string()));
@@ -261,8 +284,16 @@ impl Backend for CpuBackend {
         Ok(all)
     }
 
+    fn precision(&self) -> Precision {
+        match self.format {
+            Format::F32 => Precision::F32,
+            Format::Int8 | Format::Int8Fine => Precision::Int8,
+        }
+    }
+
     fn describe(&self) -> String {
-        format!("cpu, {}, {} threads, f32", self.cpu.isa.name(), self.cpu.pool.threads())
+        let (isa, threads) = (self.cpu.isa.name(), self.cpu.pool.threads());
+        format!("cpu, {isa}, {threads} threads, {}", self.precision())
     }
 
     fn set_trace(&mut self, trace: Option<Trace>) {

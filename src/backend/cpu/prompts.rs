@@ -3,9 +3,9 @@
 
 use super::attention::{Attention, Item, Rows};
 use super::block::Scratch;
-use super::buffer::Buffer;
-use super::gemm::{Activation, Cpu, Lhs, Linear, Out, gemm};
+use super::gemm::{Activation, Cpu, Out, gemm};
 use super::layer_norm::LayerNorm;
+use super::linear::Linear;
 use super::load::Loader;
 use crate::backend::{BackendError, Trace, emit};
 use crate::model::Config;
@@ -63,36 +63,39 @@ impl Prompts {
     ) -> Vec<f32> {
         let width = self.alpha.len();
         let (prompts, keys) = (text.len() / width, patches.len() / width);
-        let Scratch { lhs, hidden, qkv } = scratch;
-        let mut seen = Lhs::default();
-        self.norm.to_lines(cpu, patches, width, keys, 0, seen.reset(cpu, keys, width));
-        let items: Vec<Item<'_>> = (0..prompts)
-            .step_by(QUERIES)
-            .map(|first| Item {
-                queries: (first, QUERIES.min(prompts - first)),
-                keys: (0, keys),
-                extra: None,
-            })
-            .collect();
-        let mut queries = Buffer::default();
+        let Scratch { lhs, hidden, qkv, seen, queries } = scratch;
         let mut x = text.to_vec();
         for (i, layer) in self.layers.iter().enumerate() {
-            gemm(cpu, &seen, &layer.key_value, Activation::None, Out::Rows(qkv.fit(keys * 2 * width)));
-            layer.norm1.to_lines(cpu, &x, width, prompts, 0, lhs.reset(cpu, prompts, width));
+            if i == 0 {
+                self.norm.to_lhs(cpu, patches, width, keys, seen, &layer.key_value);
+            }
+            gemm(cpu, seen, &layer.key_value, Activation::None, Out::Rows(qkv.fit(keys * 2 * width)));
+            layer.norm1.to_lhs(cpu, &x, width, prompts, lhs, &layer.query);
             gemm(cpu, lhs, &layer.query, Activation::None, Out::Rows(queries.fit(prompts * width)));
+            let item = |i: usize| {
+                let first = i * QUERIES;
+                Item {
+                    q: Rows { values: &queries[first * width..], stride: width },
+                    k: Rows { values: qkv, stride: 2 * width },
+                    v: Rows { values: &qkv[width..], stride: 2 * width },
+                    queries: QUERIES.min(prompts - first),
+                    keys,
+                    extra: None,
+                    first,
+                }
+            };
             let attention = Attention {
-                q: Rows { values: &queries, stride: width },
-                k: Rows { values: qkv, stride: 2 * width },
-                v: Rows { values: &qkv[width..], stride: 2 * width },
-                items: &items,
+                item: &item,
+                items: prompts.div_ceil(QUERIES),
+                rows: prompts,
                 heads: self.heads,
                 head: width / self.heads,
                 causal: false,
             };
-            attention.run(cpu, lhs.reset(cpu, prompts, width));
+            attention.run(cpu, lhs, &layer.out);
             gemm(cpu, lhs, &layer.out, Activation::None, Out::AddTo(&mut x));
-            layer.norm3.to_lines(cpu, &x, width, prompts, 0, lhs.reset(cpu, prompts, width));
-            gemm(cpu, lhs, &layer.fc1, Activation::QuickGelu, Out::Lines(hidden));
+            layer.norm3.to_lhs(cpu, &x, width, prompts, lhs, &layer.fc1);
+            gemm(cpu, lhs, &layer.fc1, Activation::QuickGelu, Out::Lhs(hidden, &layer.fc2));
             gemm(cpu, hidden, &layer.fc2, Activation::None, Out::AddTo(&mut x));
             emit(trace, &format!("prompts_hidden_{i}"), &x);
         }

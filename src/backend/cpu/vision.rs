@@ -5,10 +5,13 @@
 //! constant, folded here at load. Blocks 1… see messages across the window.
 
 use super::attention::{Attention, Item, Rows};
-use super::block::{Block, Extra, Scratch};
-use super::buffer::{Buffer, Shared};
-use super::gemm::{Activation, Cpu, Lhs, Linear, Out, gemm};
+use super::block::{Block, Extra, Scratch, Spans};
+use super::buffer::Buffer;
+use super::embed::Embedding;
+use super::gemm::{Activation, Cpu, Out, gemm};
 use super::layer_norm::LayerNorm;
+use super::lhs::Lhs;
+use super::linear::{Format, Linear};
 use super::load::Loader;
 use crate::backend::{BackendError, Trace, emit};
 use crate::model::Config;
@@ -28,23 +31,33 @@ struct Messages {
 }
 
 pub struct Vision {
-    size: usize,
-    patch: usize,
     width: usize,
     /// L = P + 1
     tokens: usize,
-    /// Per channel: u8 → (u8/255 − mean)/std.
-    normalised: [[f32; 256]; 3],
-    embedding: Linear,
-    /// LN(class + position 0)
-    class: Vec<f32>,
-    /// P×D
-    positions: Vec<f32>,
-    pre_norm: LayerNorm,
+    embedding: Embedding,
     first: Block,
-    /// Key and value of block 0's constant message.
-    first_message: (Vec<f32>, Vec<f32>),
+    /// q, k and v of block 0's constant message.
+    first_message: Vec<f32>,
     rest: Vec<(Messages, Block)>,
+}
+
+/// What is exactly frame-only.
+pub struct Frame {
+    /// L×D: the residual stream after block 0.
+    pub rows: Vec<f32>,
+    /// L×3D: what block 1's attention makes of these rows; none without a block 1.
+    pub qkv: Vec<f32>,
+}
+
+/// Buffers of a window in work; they only ever grow.
+#[derive(Default)]
+pub struct Window {
+    /// T×L×D: the residual stream.
+    pub x: Buffer,
+    /// T×D
+    messages: Buffer,
+    /// T×3D
+    seen: Buffer,
 }
 
 impl Vision {
@@ -53,28 +66,13 @@ impl Vision {
         config: &Config,
         rule: &Rule,
     ) -> Result<Self, BackendError> {
-        let (tower, patch, patches) = (&config.vision, config.patch_size, config.patches());
-        let width = tower.width;
-        let embeddings = "vision_model.embeddings";
-        let mut positions =
-            loader.tensor(&format!("{embeddings}.position_embedding.weight"), &[patches + 1, width])?;
-        let mut class = loader.tensor(&format!("{embeddings}.class_embedding"), &[width])?;
-        class.iter_mut().zip(&positions).for_each(|(c, p)| *c += p);
-        positions.drain(..width);
-        let pre_norm = loader.norm("vision_model.pre_layernorm", width)?;
-        let raw = class.clone();
-        pre_norm.to_rows(loader.cpu, &raw, width, &mut class);
-        let ins = 3 * patch * patch;
-        let mut embedding = Linear::new(loader.cpu, ins, width);
-        let kernel =
-            loader.tensor(&format!("{embeddings}.patch_embedding.weight"), &[width, 3, patch, patch])?;
-        embedding.put(loader.cpu, 0, &kernel, 1.0);
-        drop(kernel);
-
+        let (tower, width) = (&config.vision, config.vision.width);
+        let embedding = Embedding::load(loader, config, rule)?;
         let layer = |i: usize| format!("vision_model.encoder.layers.{i}");
         let first = Block::load(loader, &layer(0), tower)?;
-        let message = constant_message(loader, &layer(0), &class)?;
-        let first_message = first.key_value(loader.cpu, &message);
+        let message = constant_message(loader, &layer(0), embedding.class())?;
+        let mut first_message = vec![0.0; 3 * width];
+        first.project_seen(loader.cpu, &mut Lhs::default(), &message, &mut first_message);
         let mut rest = Vec::with_capacity(tower.layers.saturating_sub(1));
         for i in 1..tower.layers {
             rest.push((
@@ -82,23 +80,7 @@ impl Vision {
                 Block::load(loader, &layer(i), tower)?,
             ));
         }
-        let normalised =
-            std::array::from_fn(|c| std::array::from_fn(|v| (v as f32 / 255.0 - rule.mean[c]) / rule.std[c]));
-        let (size, tokens) = (config.image_size, patches + 1);
-        Ok(Self {
-            size,
-            patch,
-            width,
-            tokens,
-            normalised,
-            embedding,
-            class,
-            positions,
-            pre_norm,
-            first,
-            first_message,
-            rest,
-        })
+        Ok(Self { width, tokens: config.patches() + 1, embedding, first, first_message, rest })
     }
 
     /// Rows of one frame's state (L) and their width (D).
@@ -106,108 +88,81 @@ impl Vision {
         (self.tokens, self.width)
     }
 
+    /// Whether this is the state that [`Vision::prepare`] of this checkpoint makes.
+    pub fn owns(&self, frame: &Frame) -> bool {
+        let size = self.tokens * self.width;
+        frame.rows.len() == size && frame.qkv.len() == if self.rest.is_empty() { 0 } else { 3 * size }
+    }
+
     fn group(&self) -> usize {
         (GROUP_ROWS / self.tokens).max(1)
     }
 
-    /// Frames [S, S, 3] → each frame's L×D rows after block 0.
+    /// Frames [S, S, 3] → each frame's exactly frame-only state.
     pub fn prepare(
         &self,
         cpu: &Cpu,
         scratch: &mut Scratch,
+        window: &mut Window,
         frames: &[&Reduced],
         trace: &mut Option<Trace>,
-    ) -> Vec<Vec<f32>> {
+    ) -> Vec<Frame> {
         let mut states = Vec::with_capacity(frames.len());
+        let frame = self.tokens * self.width;
         for group in frames.chunks(self.group()) {
             if trace.is_some() {
-                group.iter().for_each(|frame| emit(trace, "pixel_values", &self.pixel_values(frame)));
+                group.iter().for_each(|f| emit(trace, "pixel_values", &self.embedding.pixel_values(f)));
             }
-            let mut x = self.embed(cpu, scratch, group);
-            let frame = self.tokens * self.width;
+            let x = window.x.fit(group.len() * frame);
+            self.embedding.forward(cpu, &mut scratch.lhs, &mut scratch.qkv, group, x);
             x.chunks(frame).for_each(|rows| emit(trace, "vision_embed_after_pre_ln", rows));
-            let extra = Extra::Constant(&self.first_message.0, &self.first_message.1);
-            self.first.forward(cpu, scratch, &mut x, &vec![self.tokens; group.len()], extra, false);
-            for rows in x.chunks(frame) {
-                emit(trace, "vision_hidden_0", rows);
-                states.push(rows.to_vec());
+            let spans = Spans::Equal(self.tokens);
+            self.first.forward(cpu, scratch, x, spans, Extra::Same(&self.first_message), false);
+            x.chunks(frame).for_each(|rows| emit(trace, "vision_hidden_0", rows));
+            let mut qkv: &[f32] = &[];
+            if let Some((_, block)) = self.rest.first() {
+                let to = scratch.qkv.fit(3 * x.len());
+                block.project(cpu, &mut scratch.lhs, x, to);
+                qkv = to;
+            }
+            for (i, rows) in x.chunks(frame).enumerate() {
+                let qkv = qkv.get(i * 3 * frame..(i + 1) * 3 * frame).unwrap_or(&[]);
+                states.push(Frame { rows: rows.to_vec(), qkv: qkv.to_vec() });
             }
         }
         states
     }
 
-    /// Normalised pixels as [3, S, S]; for the trace only, the embedding makes them in place.
-    fn pixel_values(&self, frame: &Reduced) -> Vec<f32> {
-        let table =
-            |c: usize| frame.rgb.iter().skip(c).step_by(3).map(move |v| self.normalised[c][*v as usize]);
-        (0..3).flat_map(table).collect()
-    }
-
-    /// Patch embedding as a product over patch rows, positions, first LayerNorm.
-    fn embed(&self, cpu: &Cpu, scratch: &mut Scratch, frames: &[&Reduced]) -> Vec<f32> {
-        let (patch, width, side) = (self.patch, self.width, self.size / self.patch);
-        let patches = side * side;
-        let writer = scratch.lhs.reset(cpu, frames.len() * patches, self.embedding.ins);
-        cpu.run_ranges(frames.len() * patches, 4, |range| {
-            let mut line = vec![0f32; patch];
-            for row in range {
-                let (frame, py, px) = (frames[row / patches], row % patches / side, row % side);
-                for c in 0..3 {
-                    for y in 0..patch {
-                        let start = ((py * patch + y) * self.size + px * patch) * 3 + c;
-                        let pixels = frame.rgb[start..].iter().step_by(3);
-                        line.iter_mut().zip(pixels).for_each(|(to, v)| *to = self.normalised[c][*v as usize]);
-                        // SAFETY: each row is written by one task.
-                        unsafe { writer.put(row, (c * patch + y) * patch, &line) }
-                    }
-                }
-            }
-        });
-        let embedded = scratch.qkv.fit(frames.len() * patches * width);
-        gemm(cpu, &scratch.lhs, &self.embedding, Activation::None, Out::Rows(embedded));
-        let embedded = &*embedded;
-        let mut x = vec![0.0; frames.len() * self.tokens * width];
-        let to = Shared::new(&mut x);
-        cpu.run_ranges(frames.len() * self.tokens, 8, |range| {
-            let mut row = vec![0f32; width];
-            for i in range {
-                let (frame, token) = (i / self.tokens, i % self.tokens);
-                // SAFETY: each row is written by one task.
-                let to = unsafe { to.part(i * width, width) };
-                if token == 0 {
-                    to.copy_from_slice(&self.class);
-                    continue;
-                }
-                let from = &embedded[(frame * patches + token - 1) * width..][..width];
-                let position = &self.positions[(token - 1) * width..][..width];
-                row.iter_mut().zip(from).zip(position).for_each(|((r, f), p)| *r = f + p);
-                self.pre_norm.row(cpu, &row, to);
-            }
-        });
-        x
-    }
-
-    /// `x`: the T·L rows of a window after block 0, in place through blocks 1….
-    pub fn encode(
+    /// A window's frames, oldest first → its T·L rows after the last block, in `window.x`.
+    pub fn encode<'a>(
         &self,
         cpu: &Cpu,
         scratch: &mut Scratch,
-        x: &mut [f32],
-        messages: &mut Buffer,
+        window: &mut Window,
+        frames: usize,
+        frame: &(dyn Fn(usize) -> &'a Frame + Sync),
         trace: &mut Option<Trace>,
     ) {
-        let frame = self.tokens * self.width;
-        let frames = x.len() / frame;
-        let group = self.group();
+        let (width, size, group) = (self.width, self.tokens * self.width, self.group());
+        let x = window.x.fit(frames * size);
+        x.chunks_mut(size).enumerate().for_each(|(t, rows)| rows.copy_from_slice(&frame(t).rows));
+        let messages = window.messages.fit(frames * width);
+        let seen = window.seen.fit(frames * 3 * width);
         for (layer, (message, block)) in self.rest.iter().enumerate() {
-            message.forward(cpu, scratch, x, frame, messages.fit(frames * self.width));
-            let groups = x.chunks_mut(group * frame).zip(messages.chunks(group * self.width));
-            for (rows, messages) in groups {
-                let lengths = vec![self.tokens; rows.len() / frame];
-                block.forward(cpu, scratch, rows, &lengths, Extra::Rows(messages), false);
+            message.forward(cpu, scratch, x, size, messages);
+            block.project_seen(cpu, &mut scratch.lhs, messages, seen);
+            let groups = x.chunks_mut(group * size).zip(seen.chunks(group * 3 * width));
+            for (i, (rows, seen)) in groups.enumerate() {
+                let (spans, extra) = (Spans::Equal(self.tokens), Extra::Each(seen));
+                if layer == 0 {
+                    let of_frame = |t: usize| &frame(i * group + t).qkv[..];
+                    block.forward_projected(cpu, scratch, rows, &of_frame, spans, extra, false);
+                } else {
+                    block.forward(cpu, scratch, rows, spans, extra, false);
+                }
             }
             if trace.is_some() {
-                x.chunks(frame).for_each(|rows| emit(trace, &format!("vision_hidden_{}", layer + 1), rows));
+                x.chunks(size).for_each(|rows| emit(trace, &format!("vision_hidden_{}", layer + 1), rows));
             }
         }
     }
@@ -215,7 +170,7 @@ impl Vision {
     pub fn bytes(&self) -> usize {
         let rest: usize =
             self.rest.iter().map(|(m, b)| m.fc.bytes() + m.qkv.bytes() + m.out.bytes() + b.bytes()).sum();
-        self.embedding.bytes() + self.first.bytes() + rest + self.positions.len() * 4
+        self.embedding.bytes() + self.first.bytes() + rest
     }
 }
 
@@ -226,13 +181,21 @@ impl Messages {
         width: usize,
         heads: usize,
     ) -> Result<Self, BackendError> {
-        Ok(Self {
+        // A few rows that reach every frame, from the residual stream as it is, outliers included: second
+        // bytes cost nothing where the weights' way from memory takes the time.
+        let format = loader.format;
+        if format == Format::Int8 {
+            loader.format = Format::Int8Fine;
+        }
+        let messages = Self {
             fc: loader.linear(&format!("{layer}.message_fc"), width, width, true)?,
             norm: loader.norm(&format!("{layer}.message_ln"), width)?,
             qkv: loader.qkv(&format!("{layer}.message_attn"), width, heads)?,
             out: loader.linear(&format!("{layer}.message_attn.out_proj"), width, width, true)?,
             heads,
-        })
+        };
+        loader.format = format;
+        Ok(messages)
     }
 
     /// Class rows, `stride` values apart in `x`, → messages [T, D].
@@ -240,22 +203,16 @@ impl Messages {
         let width = self.norm.width();
         let frames = messages.len() / width;
         let Scratch { lhs, qkv, .. } = scratch;
-        lhs.copy_from(cpu, frames, width, x, stride);
+        lhs.copy_from(cpu, frames, x, stride, &self.fc);
         gemm(cpu, lhs, &self.fc, Activation::None, Out::Rows(messages));
-        self.norm.to_lines(cpu, messages, width, frames, 0, lhs.reset(cpu, frames, width));
+        self.norm.to_lhs(cpu, messages, width, frames, lhs, &self.qkv);
         gemm(cpu, lhs, &self.qkv, Activation::None, Out::Rows(qkv.fit(frames * 3 * width)));
         let part = |i: usize| Rows { values: &qkv[i * width..], stride: 3 * width };
-        let items = [Item { queries: (0, frames), keys: (0, frames), extra: None }];
-        let attention = Attention {
-            q: part(0),
-            k: part(1),
-            v: part(2),
-            items: &items,
-            heads: self.heads,
-            head: width / self.heads,
-            causal: false,
-        };
-        attention.run(cpu, lhs.reset(cpu, frames, width));
+        let (q, k, v) = (part(0), part(1), part(2));
+        let item = |_| Item { q, k, v, queries: frames, keys: frames, extra: None, first: 0 };
+        let (heads, head) = (self.heads, width / self.heads);
+        let attention = Attention { item: &item, items: 1, rows: frames, heads, head, causal: false };
+        attention.run(cpu, lhs, &self.out);
         gemm(cpu, lhs, &self.out, Activation::None, Out::AddTo(messages));
     }
 }
@@ -267,17 +224,20 @@ fn constant_message(
     class: &[f32],
 ) -> Result<Vec<f32>, BackendError> {
     let width = class.len();
+    // Once, at load: nothing to gain from int8.
+    let format = std::mem::replace(&mut loader.format, Format::F32);
     let fc = loader.linear(&format!("{layer}.message_fc"), width, width, true)?;
     let norm = loader.norm(&format!("{layer}.message_ln"), width)?;
     let value = loader.linear(&format!("{layer}.message_attn.v_proj"), width, width, true)?;
     let out = loader.linear(&format!("{layer}.message_attn.out_proj"), width, width, true)?;
+    loader.format = format;
     let cpu = loader.cpu;
     let (mut lhs, mut message, mut values) = (Lhs::default(), vec![0.0; width], vec![0.0; width]);
-    lhs.copy_from(cpu, 1, width, class, width);
+    lhs.copy_from(cpu, 1, class, width, &fc);
     gemm(cpu, &lhs, &fc, Activation::None, Out::Rows(&mut message));
-    norm.to_lines(cpu, &message, width, 1, 0, lhs.reset(cpu, 1, width));
+    norm.to_lhs(cpu, &message, width, 1, &mut lhs, &value);
     gemm(cpu, &lhs, &value, Activation::None, Out::Rows(&mut values));
-    lhs.copy_from(cpu, 1, width, &values, width);
+    lhs.copy_from(cpu, 1, &values, width, &out);
     gemm(cpu, &lhs, &out, Activation::None, Out::AddTo(&mut message));
     Ok(message)
 }

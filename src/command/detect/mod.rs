@@ -5,7 +5,7 @@
 
 mod fault;
 mod input;
-mod pipeline;
+pub(super) mod pipeline;
 mod report;
 
 use std::path::{Path, PathBuf};

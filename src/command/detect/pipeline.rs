@@ -137,7 +137,7 @@ fn add_source(pipeline: &gst::Pipeline, input: &Input, convert: &gst::Element) -
 }
 
 /// Decodes the first video stream into `convert`; audio and subtitles are left alone.
-fn decoder(convert: &gst::Element) -> Result<gst::Element, CommandError> {
+pub(in crate::command) fn decoder(convert: &gst::Element) -> Result<gst::Element, CommandError> {
     // Any memory: decoders whose caps are a mixture would be passed over.
     let raw = gst::Caps::builder("video/x-raw").any_features().build();
     let decode = make("decodebin", &[("caps", &raw), ("expose-all-streams", &false)])?;

@@ -9,6 +9,7 @@ use crate::command::matching::{Matching, Reported, Span};
 use crate::command::{CommandError, say};
 use crate::event::Phase;
 use crate::event::json::{Record, StampRecord};
+use crate::model::labels::Labels;
 use crate::scene::Action;
 
 const OVERLAP: f64 = 0.3;
@@ -34,22 +35,25 @@ pub fn compare(events: &Path, truth: &Path, watched: Option<&str>) -> Result<Mat
         .iter()
         .filter(|record| record.phase == Phase::Start)
         .map(|start| {
-            let end =
-                records.iter().filter(|record| record.id == start.id).find_map(|record| record.end.as_ref());
+            let end = records.iter().find(|record| record.id == start.id && record.end.is_some());
             Reported {
                 span: Span {
                     label: canonical(&start.label),
                     start: at(&start.start, begun),
                     // Still open where the file ends.
-                    end: end.map_or(last, |end| at(end, begun)),
+                    end: end.and_then(|end| end.end.as_ref()).map_or(last, |end| at(end, begun)),
                 },
                 detected: at(&start.detected, begun),
+                ended: end.map_or(last, |end| at(&end.window_end, begun)),
             }
         })
         .collect();
     let watched: BTreeSet<String> = match watched {
         Some(text) => {
-            text.split([';', '\n']).map(str::trim).filter(|l| !l.is_empty()).map(canonical).collect()
+            let labels = Labels::parse(text).map_err(|error| {
+                CommandError::unusable("--labels", error.to_string(), "write them as for xclipd detect")
+            })?;
+            labels.labels.iter().map(|label| canonical(&label.name)).collect()
         }
         None => reported.iter().map(|event| event.span.label.clone()).collect(),
     };
@@ -58,6 +62,15 @@ pub fn compare(events: &Path, truth: &Path, watched: Option<&str>) -> Result<Mat
         .map(|truth| Span { label: canonical(&truth.label), start: truth.start, end: truth.end })
         .filter(|span| watched.contains(&span.label))
         .collect();
+    if spans.is_empty() {
+        // Nothing to be right or wrong about: no figure would mean a thing.
+        let problem = "names none of the labels that were watched for";
+        return Err(CommandError::unusable(
+            truth.display().to_string(),
+            problem,
+            "compare --labels with the file",
+        ));
+    }
     let matching = Matching::new(&spans, &reported, OVERLAP);
     say!("{}", matching.table(&spans, &reported));
     say!("{matching}");

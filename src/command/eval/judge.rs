@@ -29,13 +29,13 @@ pub struct Judge {
 }
 
 impl Judge {
-    pub fn new(name: &str, threads: usize) -> Result<Self, CommandError> {
+    pub fn new(name: &str, precision: Precision, threads: usize) -> Result<Self, CommandError> {
         let model = Model::open(name, Heads::Hf)?;
-        let backend = backend::open(&model, Device::Auto, Precision::Auto, threads)?;
+        let backend = backend::open(&model, Device::Auto, precision, threads)?;
         Ok(Self { fingerprint: model.fingerprint().to_string(), model, backend })
     }
 
-    /// The same checkpoint with the weights that carry messages set to zero.
+    /// The same checkpoint in f32, with the weights that carry messages set to zero.
     pub fn with_messages(name: &str, threads: usize, messages: Messages) -> Result<Self, CommandError> {
         let model = Model::open(name, Heads::Hf)?;
         let silent = |tensor: &str| match messages {
@@ -50,7 +50,14 @@ impl Judge {
             }
             Ok(values)
         };
-        let backend = CpuBackend::from_source(&model.config, &model.rule, Isa::best(), threads, &mut source)?;
+        let backend = CpuBackend::from_source(
+            &model.config,
+            &model.rule,
+            Isa::best(),
+            threads,
+            Precision::F32,
+            &mut source,
+        )?;
         Ok(Self { fingerprint: model.fingerprint().to_string(), model, backend: Box::new(backend) })
     }
 
@@ -140,7 +147,7 @@ mod tests {
         let seen = [&mut all, &mut own, &mut none].map(|judge| judge.watch(&frames).unwrap());
         assert_ne!(seen[0], seen[1]);
         assert_ne!(seen[1], seen[2]);
-        assert_eq!(seen[0], Judge::new("demo", 1).unwrap().watch(&frames).unwrap());
+        assert_eq!(seen[0], Judge::new("demo", Precision::F32, 1).unwrap().watch(&frames).unwrap());
     }
 
     #[test]

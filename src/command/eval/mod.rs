@@ -6,11 +6,13 @@ mod files;
 pub mod judge;
 mod pairs;
 mod probes;
+#[cfg(feature = "gst")]
 mod streams;
 
 use std::path::PathBuf;
 
 use super::{CommandError, Verdict, say};
+use crate::backend::Precision;
 use judge::Judge;
 
 /// Measure a checkpoint on drawn clips, on scripted streams, or compare an events file with its truth
@@ -22,18 +24,27 @@ pub struct Eval {
     /// Drawn clips on plain backgrounds, and as many of each harder world; 0 leaves them out
     #[arg(long, default_value_t = 1000)]
     pub clips: u32,
-    /// Write the confusion matrices here, as pictures and as tables
+    /// Write pictures here: confusion matrices (also as tables), sweeps
     #[arg(long, value_name = "FOLDER")]
     pub out: Option<PathBuf>,
-    /// Also this many scripted streams through the whole detector (sampling, windows, event gate)
+    /// Also this many scripted streams of each kind, as H.264, through the real element
+    #[cfg(feature = "gst")]
     #[arg(long, default_value_t = 0)]
     pub streams: u32,
+    /// With --streams and --out: vary onset, offset, smoothing, durations and hop, one at a time
+    #[cfg(feature = "gst")]
+    #[arg(long, requires = "out")]
+    pub sweep: bool,
     /// Length of a stream in seconds
+    #[cfg(feature = "gst")]
     #[arg(long, default_value_t = 120.0)]
     pub seconds: f64,
     /// First seed of the clips; training used seeds below 3,000,000,000
     #[arg(long, default_value_t = clips::SEED)]
     pub seed: u64,
+    /// auto, f32, int8
+    #[arg(long, default_value = "auto")]
+    pub precision: Precision,
     /// Worker threads; 0 is all cores
     #[arg(long, default_value_t = 0)]
     pub threads: usize,
@@ -57,11 +68,12 @@ impl Eval {
         if let Some(least) = self.at_least.filter(|least| !(0.0..=1.0).contains(least)) {
             return Err(CommandError::unusable("--at-least", format!("is {least}"), "expected 0 to 1"));
         }
+        #[cfg(feature = "gst")]
         if !(1.0..=86_400.0).contains(&self.seconds) {
             let problem = format!("is {}", self.seconds);
             return Err(CommandError::unusable("--seconds", problem, "expected 1 to 86400 s"));
         }
-        if self.clips == 0 && self.streams == 0 && self.events.is_none() {
+        if self.clips == 0 && !self.asks_for_streams() && self.events.is_none() {
             return Err(CommandError::unusable("--clips", "is 0", "ask for clips, --streams or --events"));
         }
         let least = self.at_least.unwrap_or(0.0);
@@ -75,17 +87,28 @@ impl Eval {
                 .map_err(|source| CommandError::Io { path: folder.clone(), source })?;
         }
         if self.clips > 0 {
-            let mut judge = Judge::new(&self.model, self.threads)?;
+            let mut judge = Judge::new(&self.model, self.precision, self.threads)?;
             say!("{}", judge.describe());
             let plain = clips::measure(&mut judge, &self)?;
             pairs::measure(&mut judge, &self)?;
             probes::measure(&mut judge, &self)?;
             good &= plain >= least;
         }
-        if self.streams > 0 {
+        #[cfg(feature = "gst")]
+        if self.asks_for_streams() {
             let (precision, recall) = streams::measure(&self)?;
             good &= precision >= least && recall >= least;
         }
         Ok(good.into())
+    }
+
+    #[cfg(feature = "gst")]
+    fn asks_for_streams(&self) -> bool {
+        self.streams > 0
+    }
+
+    #[cfg(not(feature = "gst"))]
+    fn asks_for_streams(&self) -> bool {
+        false
     }
 }

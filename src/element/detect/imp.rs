@@ -14,7 +14,8 @@ use gstreamer as gst;
 use gstreamer_video as gst_video;
 
 use super::CAT;
-use super::events_pad::{self, Lines};
+use super::events_pad;
+use super::lines::Lines;
 use super::picture::FORMATS;
 use super::run::State;
 use super::settings::{PROPERTIES, Settings};
@@ -263,7 +264,12 @@ impl ElementImpl for XClipDetect {
             gst::StateChange::PausedToReady => self.interrupt(),
             _ => (),
         }
-        let success = self.parent_change_state(transition)?;
+        let success = self.parent_change_state(transition).inspect_err(|_| {
+            if transition == gst::StateChange::ReadyToPaused {
+                self.interrupt();
+                self.stop();
+            }
+        })?;
         match transition {
             gst::StateChange::PausedToPlaying => self.arm_stall(),
             gst::StateChange::PausedToReady => self.stop(),

@@ -43,10 +43,11 @@
 //! machine's (`clock`, by the pipeline clock). Input that is not live and says nothing of its sender's
 //! clock has no UTC: a file's frames did not happen while it was read.
 //!
-//! A buffer with DISCONT, another segment, a gap or a jump in time starts a new window; events stay open.
-//! A new stream-id or a silent live stream (no buffer for the longer of a window and 2 s) ends them. A
-//! leaky queue before the element sets DISCONT wherever it drops, so put it after. Buffers without PTS,
-//! outside the segment, in reverse segments or flagged CORRUPTED pass on; `stats` counts them.
+//! A new connection (stream-start), another segment, a gap longer than the window or a jump back in time
+//! starts a new window; DISCONT alone does not: one lost packet costs one frame. Events stay open. A new
+//! stream-id, a jump back or a silent live stream (no buffer for the longer of a window and 2 s) ends
+//! them. Buffers without PTS, outside the segment, in reverse segments or flagged CORRUPTED pass on;
+//! `stats` counts them.
 //!
 //! ## Loading
 //! A fault in the checkpoint's configuration, tokenizer, tensor names or shapes, in labels or properties
@@ -61,8 +62,10 @@ use gst::glib;
 use gst::prelude::*;
 use gstreamer as gst;
 
+mod choices;
 mod events_pad;
 mod imp;
+mod lines;
 mod outlet;
 mod picture;
 mod run;
@@ -71,7 +74,7 @@ mod stall;
 mod stream;
 mod time;
 
-pub use settings::{Competition, Heads, Resize, Sync};
+pub use choices::{Competition, Heads, Resize, Sync};
 
 static CAT: LazyLock<gst::DebugCategory> = LazyLock::new(|| {
     gst::DebugCategory::new("xclipdetect", gst::DebugColorFlags::empty(), Some("Zero-shot action events"))

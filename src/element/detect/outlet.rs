@@ -13,7 +13,7 @@ use gst::prelude::*;
 use gstreamer as gst;
 
 use super::CAT;
-use super::events_pad::Lines;
+use super::lines::{Line, Lines};
 use super::run::Flags;
 use crate::detector::{self, WindowScores};
 use crate::element::meta::{self, Marks, OpenEvent};
@@ -164,7 +164,8 @@ impl detector::Outlet for Outlet {
         };
         gst::debug!(CAT, obj = element, "{structure}");
         if self.lines.is_open() {
-            self.lines.line(record.to_line(), self.lossless.load(Ordering::Relaxed));
+            let line = Line { id: event.id, phase: event.phase, json: record.to_line() };
+            self.lines.line(line, self.lossless.load(Ordering::Relaxed));
         }
         self.lock().events.push_back((event.id, event.phase, structure.clone()));
         if self.post_messages.load(Ordering::Relaxed) {

@@ -12,9 +12,10 @@ use gstreamer as gst;
 use gstreamer_video as gst_video;
 
 use super::CAT;
+use super::choices::Sync;
 use super::imp::XClipDetect;
 use super::outlet::Outlet;
-use super::settings::{Change, Settings, SettingsError, Sync};
+use super::settings::{Change, Settings, SettingsError};
 use crate::detector::{self, Detector, DetectorError, Mode};
 use crate::element::meta;
 use crate::engine::{self, Engine, EngineError};
@@ -380,7 +381,7 @@ impl XClipDetect {
         if run.mode != Mode::Sync || !run.live {
             return;
         }
-        let measured = run.detector.stats().inference_p95;
+        let measured = run.detector.stats().delay_p95;
         let Ok(measured) = gst::ClockTime::try_from(measured) else { return };
         let grown = {
             let mut state = self.state();

@@ -10,6 +10,7 @@ use gst::glib;
 use gst::prelude::*;
 use gstreamer as gst;
 
+use super::choices::{Competition, Heads, Resize, Sync};
 use crate::backend::BackendError;
 use crate::detector;
 use crate::engine::Spec;
@@ -18,69 +19,6 @@ use crate::image::{ImageError, Roi};
 use crate::model::labels::{LabelError, Labels};
 use crate::model::{self, Model};
 use crate::score;
-
-/// Whether buffers wait for their scores.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, glib::Enum)]
-#[enum_type(name = "GstXClipSync")]
-pub enum Sync {
-    #[default]
-    #[enum_value(name = "Async if upstream is live, sync otherwise", nick = "auto")]
-    Auto,
-    #[enum_value(
-        name = "Sync: buffers wait, results land on the buffer that completes the window",
-        nick = "true"
-    )]
-    True,
-    #[enum_value(
-        name = "Async: buffers never wait, the newest window wins, drops are counted",
-        nick = "false"
-    )]
-    False,
-}
-
-/// What a label is measured against.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, glib::Enum)]
-#[enum_type(name = "GstXClipCompetition")]
-pub enum Competition {
-    #[default]
-    #[enum_value(
-        name = "Each label against the background alone: labels move no other label's score",
-        nick = "background"
-    )]
-    Background,
-    #[enum_value(name = "All labels and the background share a probability of 1", nick = "labels")]
-    Labels,
-}
-
-/// How the picture becomes the model's square input.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, glib::Enum)]
-#[enum_type(name = "GstXClipResize")]
-pub enum Resize {
-    #[default]
-    #[enum_value(name = "As the checkpoint says", nick = "checkpoint")]
-    Checkpoint,
-    #[enum_value(
-        name = "The paper's evaluation: short side 256/224 of the input, centre crop",
-        nick = "videox"
-    )]
-    Videox,
-    #[enum_value(
-        name = "Both sides to the input's, aspect ratio ignored: nothing is cut off",
-        nick = "stretch"
-    )]
-    Stretch,
-}
-
-/// Attention heads of the published large checkpoints' converted parts.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, glib::Enum)]
-#[enum_type(name = "GstXClipHeads")]
-pub enum Heads {
-    #[default]
-    #[enum_value(name = "As config.json says", nick = "hf")]
-    Hf,
-    #[enum_value(name = "As the original: width / 64", nick = "videox")]
-    Videox,
-}
 
 /// Where the labels come from: the property that was set last.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -416,7 +354,7 @@ pub static PROPERTIES: LazyLock<Vec<glib::ParamSpec>> = LazyLock::new(|| {
             .default_value(Some("demo")).mutable_ready().build(),
         string("device", "Device", "Where the model runs: auto, cpu")
             .default_value(Some("auto")).mutable_ready().build(),
-        string("precision", "Precision", "Arithmetic of the model: auto, f32")
+        string("precision", "Precision", "Arithmetic of the model: auto, f32, int8. auto takes int8 on processors with dot products for it where a self-check of the checkpoint holds, else f32")
             .default_value(Some("auto")).mutable_ready().build(),
         glib::ParamSpecUInt::builder("threads")
             .nick("Threads").blurb("Threads of the engine; 0 is one per core")
@@ -434,8 +372,8 @@ pub static PROPERTIES: LazyLock<Vec<glib::ParamSpec>> = LazyLock::new(|| {
             .nick("Competition").blurb("What a label is measured against")
             .mutable_playing().build(),
         gst::ParamSpecFraction::builder("sample-rate")
-            .nick("Sample rate").blurb("Frames taken per second of stream time; 0/1 is the checkpoint's (demo: 4/1)")
-            .minimum(gst::Fraction::new(0, 1)).maximum(gst::Fraction::new(1000, 1))
+            .nick("Sample rate").blurb("Frames taken per second of stream time, 1/60 to 120/1; 0/1 is the checkpoint's (demo: 4/1)")
+            .minimum(gst::Fraction::new(0, 1)).maximum(gst::Fraction::new(120, 1))
             .default_value(defaults.sample_rate).mutable_playing().build(),
         glib::ParamSpecUInt::builder("hop")
             .nick("Hop").blurb("Sampled frames from one window to the next")

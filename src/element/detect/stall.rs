@@ -73,11 +73,6 @@ impl Stall {
         Busy(self.clone())
     }
 
-    /// A sign of life that is no buffer (a GAP event).
-    pub fn alive(self: &Arc<Self>) {
-        drop(self.buffer());
-    }
-
     fn schedule(self: &Arc<Self>, watch: &mut Watch) {
         let (Some(armed), Some(last)) = (&watch.armed, watch.last) else { return };
         if watch.timer.is_some() {

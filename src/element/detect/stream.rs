@@ -37,9 +37,6 @@ impl XClipDetect {
         if let Some(pts) = buffer.pts() {
             self.lines.advance(pts);
         }
-        if buffer.flags().contains(gst::BufferFlags::DISCONT) {
-            run.detector.restart(None);
-        }
         let look = self.look(&buffer, &run);
         if let Some(look) = look
             && run.is_enabled()
@@ -150,16 +147,21 @@ impl XClipDetect {
         let run = run.as_ref();
         match event.view() {
             gst::EventView::FlushStart(_) => {
+                // What follows ends events: that is told after the flush, or queues downstream drop it.
+                self.lines.flush_start();
                 if let Some(run) = run {
                     run.outlet.flush_start();
-                    run.detector.interrupt(true);
-                    run.detector.flush(Reason::Flush);
                 }
-                self.lines.close();
                 if let Some(events) = self.events_pad() {
                     events.push_event(event.clone());
                 }
-                return self.srcpad.push_event(event);
+                // Before a waiting buffer wakes: it has nowhere to go any more.
+                let taken = self.srcpad.push_event(event);
+                if let Some(run) = run {
+                    run.detector.interrupt(true);
+                    run.detector.flush(Reason::Flush);
+                }
+                return taken;
             }
             gst::EventView::FlushStop(_) => {
                 // The stream lock is held: whatever frame was on its way has arrived, and goes too.
@@ -175,7 +177,7 @@ impl XClipDetect {
                     let _gone = events.stream_lock();
                     events.push_event(event.clone());
                     if events.is_active() {
-                        self.lines.open();
+                        self.lines.flush_stop();
                         if let Err(error) = self.start_events_task(&events) {
                             error.log_with_imp(self);
                         }
@@ -187,9 +189,10 @@ impl XClipDetect {
                 let id = start.stream_id().to_string();
                 let before = std::mem::replace(&mut self.state().stream, id.clone());
                 if let Some(run) = run {
-                    if !before.is_empty() && before != id {
+                    if !before.is_empty() {
                         gst::info!(CAT, imp = self, "stream {before} → {id}: a new window");
-                        run.detector.restart(Some(Reason::Discontinuity));
+                        // The same id is the same camera, connected anew.
+                        run.detector.restart((before != id).then_some(Reason::Discontinuity));
                     }
                     self.deliver_events(Some(run));
                     run.detector.set_source(self.source());
@@ -202,7 +205,6 @@ impl XClipDetect {
                 self.set_segment(segment.segment(), run);
             }
             gst::EventView::Gap(gap) => {
-                self.stall.alive();
                 self.deliver_events(run);
                 let (start, duration) = gap.get();
                 self.lines.advance(duration.map_or(start, |duration| start + duration));
@@ -317,7 +319,12 @@ impl XClipDetect {
     pub(super) fn events_pad_event(&self, pad: &gst::Pad, event: gst::Event) -> bool {
         match event.type_() {
             // What a sink of events finds late or wants renegotiated is no concern of the video.
-            gst::EventType::Qos | gst::EventType::Reconfigure | gst::EventType::Latency => true,
+            gst::EventType::Qos | gst::EventType::Latency => true,
+            gst::EventType::Reconfigure => {
+                // Comes with every new link: what ended the old one is over.
+                self.lines.revive();
+                true
+            }
             _ => self.src_event(pad, event),
         }
     }

@@ -1,0 +1,250 @@
+//! The left side of a product: activations in the product's own layout, written by their producer.
+//!
+//! Within a tile of rows, lines of one cache line (16 f32 or 64 bytes) of consecutive values of one row,
+//! row after row: a producer writes whole lines and the kernel reads forward only. Bytes need the whole
+//! row first (see `quantise`): a producer of whole rows hands them over one by one, one of parts stages
+//! them as f32.
+
+use std::cell::RefCell;
+
+use super::buffer::{Buffer, LINE, LINE_BYTES, Shared};
+use super::gemm::Cpu;
+use super::linear::{Format, Linear};
+use super::quantise::{RowScale, quantise};
+
+#[derive(Default)]
+pub struct Lhs {
+    /// The product's values, or rows on their way to bytes.
+    pub(super) values: Buffer,
+    pub(super) bytes: Buffer<u8>,
+    /// The second bytes, if the product takes them.
+    pub(super) fine: Buffer<u8>,
+    pub(super) scales: Vec<RowScale>,
+    pub(super) format: Format,
+    pub rows: usize,
+    pub k: usize,
+    /// Rows of every tile but the last.
+    pub(super) tile: usize,
+}
+
+/// Where rows and their lines are.
+#[derive(Clone, Copy)]
+struct Tiling {
+    rows: usize,
+    /// Lines of a row.
+    lines: usize,
+    tile: usize,
+}
+
+/// Takes whole rows from parallel tasks.
+#[derive(Clone, Copy)]
+pub(super) enum RowWriter<'a> {
+    F32(Writer<'a>),
+    Int8(ByteWriter<'a>),
+}
+
+/// Takes f32 values, any part of a row, from parallel tasks.
+#[derive(Clone, Copy)]
+pub(super) struct Writer<'a> {
+    values: Shared<'a>,
+    tiling: Tiling,
+}
+
+/// Takes whole rows and makes bytes of them.
+#[derive(Clone, Copy)]
+pub(super) struct ByteWriter<'a> {
+    bytes: Shared<'a, u8>,
+    fine: Option<Shared<'a, u8>>,
+    scales: Shared<'a, RowScale>,
+    tiling: Tiling,
+}
+
+thread_local! {
+    /// One row between its producer and its bytes.
+    static ROW: RefCell<Buffer> = RefCell::default();
+}
+
+impl Lhs {
+    fn shape(&mut self, cpu: &Cpu, rows: usize, for_product: &Linear) {
+        self.format = for_product.format;
+        let most = match self.format {
+            Format::F32 => cpu.kernels.rows(),
+            Format::Int8 | Format::Int8Fine => cpu.dots.rows(),
+        };
+        // Even tiles: 50 rows are 5 × 10, not 4 × 12 + 2.
+        self.tile = rows.div_ceil(rows.div_ceil(most).max(1)).max(1);
+        (self.rows, self.k) = (rows, for_product.ins);
+    }
+
+    /// Gives it the shape of the product's left side; the rows are arbitrary until written.
+    pub(super) fn reset(&mut self, cpu: &Cpu, rows: usize, for_product: &Linear) -> RowWriter<'_> {
+        self.shape(cpu, rows, for_product);
+        match self.format {
+            Format::F32 => RowWriter::F32(self.lines(self.tile)),
+            Format::Int8 | Format::Int8Fine => RowWriter::Int8(self.byte_lines()),
+        }
+    }
+
+    /// As [`Lhs::reset`], for a producer of parts of rows, which calls [`Lhs::complete`] in the end.
+    pub(super) fn stage(&mut self, cpu: &Cpu, rows: usize, for_product: &Linear) -> Writer<'_> {
+        self.shape(cpu, rows, for_product);
+        // A tile of one row is a row-major row.
+        let tile = if self.format == Format::F32 { self.tile } else { 1 };
+        self.lines(tile)
+    }
+
+    /// Makes bytes of staged rows where the product takes bytes.
+    pub(super) fn complete(&mut self, cpu: &Cpu) {
+        if self.format == Format::F32 {
+            return;
+        }
+        let values = std::mem::take(&mut self.values);
+        let (k, stride) = (self.k, self.k.next_multiple_of(LINE));
+        let writer = self.byte_lines();
+        cpu.run_ranges(writer.tiling.rows, 8, |range| {
+            // SAFETY: each row is written by one task.
+            range.for_each(|row| unsafe { writer.put(cpu, row, &values[row * stride..][..k]) });
+        });
+        self.values = values;
+    }
+
+    fn lines(&mut self, tile: usize) -> Writer<'_> {
+        let lines = self.k.div_ceil(LINE);
+        let values = Shared::new(self.values.fit(self.rows * lines * LINE));
+        Writer { values, tiling: Tiling { rows: self.rows, lines, tile } }
+    }
+
+    fn byte_lines(&mut self) -> ByteWriter<'_> {
+        let lines = self.k.div_ceil(LINE_BYTES);
+        if self.scales.len() < self.rows {
+            self.scales.resize(self.rows, RowScale::default());
+        }
+        let size = self.rows * lines * LINE_BYTES;
+        let fine = self.format == Format::Int8Fine;
+        ByteWriter {
+            bytes: Shared::new(self.bytes.fit(size)),
+            fine: fine.then(|| Shared::new(self.fine.fit(size))),
+            scales: Shared::new(&mut self.scales),
+            tiling: Tiling { rows: self.rows, lines, tile: self.tile },
+        }
+    }
+
+    /// Copies a row-major matrix with `stride` values from row to row.
+    pub fn copy_from(&mut self, cpu: &Cpu, rows: usize, from: &[f32], stride: usize, for_product: &Linear) {
+        let (k, writer) = (for_product.ins, self.reset(cpu, rows, for_product));
+        cpu.run_ranges(rows, 8, |range| {
+            for row in range {
+                let from = &from[row * stride..][..k];
+                // SAFETY: each row is written by one task.
+                unsafe {
+                    match writer {
+                        RowWriter::F32(writer) => writer.put(row, 0, from),
+                        RowWriter::Int8(writer) => writer.put(cpu, row, from),
+                    }
+                }
+            }
+        });
+    }
+}
+
+impl Tiling {
+    /// Where `row` starts, and the distance between its lines, in lines.
+    #[inline(always)]
+    fn row(&self, row: usize) -> (usize, usize) {
+        let first = row / self.tile * self.tile;
+        let height = self.tile.min(self.rows - first);
+        (first * self.lines + row - first, height)
+    }
+}
+
+impl<'a> Writer<'a> {
+    /// Where `row` starts, and the distance between its lines.
+    #[inline(always)]
+    pub fn row(&self, row: usize) -> (usize, usize) {
+        let (start, step) = self.tiling.row(row);
+        (start * LINE, step * LINE)
+    }
+
+    #[inline(always)]
+    pub fn values(&self) -> &Shared<'a> {
+        &self.values
+    }
+
+    /// Asks for the lines of these values, to write them soon.
+    #[inline(always)]
+    pub fn expect(&self, row: usize, col: usize, width: usize) {
+        let (start, step) = self.row(row);
+        for line in col / LINE..(col + width).div_ceil(LINE) {
+            self.values.expect(start + line * step, 1);
+        }
+    }
+
+    /// Writes values of `row` from column `col` on.
+    ///
+    /// # Safety
+    /// No other task writes these elements.
+    #[inline(always)]
+    pub unsafe fn put(&self, row: usize, col: usize, values: &[f32]) {
+        let (start, step) = self.row(row);
+        let (mut col, mut rest) = (col, values);
+        if col.is_multiple_of(LINE) {
+            let (whole, part) = values.as_chunks::<LINE>();
+            for (i, line) in whole.iter().enumerate() {
+                // SAFETY: the caller holds that these elements are ours.
+                unsafe { *self.values.array(start + (col / LINE + i) * step) = *line };
+            }
+            (col, rest) = (col + whole.len() * LINE, part);
+        }
+        while !rest.is_empty() {
+            let (now, later) = rest.split_at((LINE - col % LINE).min(rest.len()));
+            // SAFETY: as above.
+            unsafe { self.values.part(start + col / LINE * step + col % LINE, now.len()) }
+                .copy_from_slice(now);
+            (col, rest) = (col + now.len(), later);
+        }
+    }
+}
+
+impl ByteWriter<'_> {
+    /// Writes a whole row.
+    ///
+    /// # Safety
+    /// No other task writes this row.
+    pub unsafe fn put(&self, cpu: &Cpu, row: usize, values: &[f32]) {
+        let (start, step) = self.tiling.row(row);
+        // SAFETY: the caller holds that the row is ours.
+        let scale = unsafe { &mut self.scales.part(row, 1)[0] };
+        let (start, step) = (start * LINE_BYTES, step * LINE_BYTES);
+        quantise(cpu.isa, values, &self.bytes, self.fine.as_ref(), start, step, scale);
+    }
+
+    /// As [`ByteWriter::put`], of the `width` values that `make` writes.
+    ///
+    /// # Safety
+    /// As for [`ByteWriter::put`].
+    pub unsafe fn make(&self, cpu: &Cpu, row: usize, width: usize, make: impl FnOnce(&mut [f32])) {
+        ROW.with_borrow_mut(|values| {
+            make(values.fit(width));
+            // SAFETY: the caller holds that the row is ours.
+            unsafe { self.put(cpu, row, values) }
+        });
+    }
+
+    /// Writes bytes of `row` from column `col` on as they are, with what they mean; for a product that
+    /// takes no second bytes.
+    ///
+    /// # Safety
+    /// No other task writes this row.
+    pub unsafe fn put_bytes(&self, row: usize, col: usize, bytes: &[u8], scale: RowScale) {
+        let (start, step) = self.tiling.row(row);
+        // SAFETY (all): the caller holds that the row is ours.
+        unsafe { self.scales.part(row, 1)[0] = scale };
+        let (mut col, mut rest) = (col, bytes);
+        while !rest.is_empty() {
+            let (now, later) = rest.split_at((LINE_BYTES - col % LINE_BYTES).min(rest.len()));
+            let at = (start + col / LINE_BYTES * step) * LINE_BYTES + col % LINE_BYTES;
+            unsafe { self.bytes.part(at, now.len()) }.copy_from_slice(now);
+            (col, rest) = (col + now.len(), later);
+        }
+    }
+}

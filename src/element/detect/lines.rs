@@ -1,0 +1,467 @@
+//! The bounded queue of the pad `events`: what its task pushes next.
+//!
+//! Whoever makes a line only queues it, so a slow or blocked sink on this pad delays no video: in async
+//! mode a full queue drops lines and counts them; in sync mode, where nothing is dropped, the streaming
+//! thread waits for room (a flush or a state change ends the wait). GAP events follow the video.
+//!
+//! A flush drops what waits, but for the ends of events whose start went out: they follow it. A pipeline
+//! stopped without EOS gets its last ends as messages only, since its sinks stop first.
+
+use std::collections::{HashSet, VecDeque};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+
+use gstreamer as gst;
+use uuid::Uuid;
+
+use crate::event::Phase;
+
+/// Lines that wait for the sink; with a screenful of labels a minute or more of trouble.
+const CAPACITY: usize = 1024;
+
+/// Video time between two GAP events.
+const GAP: gst::ClockTime = gst::ClockTime::from_mseconds(500);
+
+#[derive(Clone, Debug, PartialEq)]
+pub enum Item {
+    /// A stream begins: stream-start and caps are due.
+    Start,
+    Segment(gst::FormattedSegment<gst::ClockTime>),
+    Line {
+        pts: gst::ClockTime,
+        line: Line,
+    },
+    Gap {
+        start: gst::ClockTime,
+        end: gst::ClockTime,
+    },
+    Eos,
+}
+
+/// One message of one event.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Line {
+    pub id: Uuid,
+    pub phase: Phase,
+    pub json: String,
+}
+
+/// The queue between the element and the pad's task.
+#[derive(Default)]
+pub struct Lines {
+    queue: Mutex<Queue>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct Queue {
+    /// The pad is active.
+    open: bool,
+    /// Between FLUSH_START and FLUSH_STOP.
+    flushing: bool,
+    /// Downstream has met its end (EOS, an error): lines are dropped until the next flush, stream or link.
+    dead: bool,
+    /// The video's stream-start has come.
+    started: bool,
+    items: VecDeque<Item>,
+    lines: usize,
+    /// Ends that a flush passed over; they wait for the first position after it.
+    carried: Vec<Line>,
+    /// Events whose start never left: nothing more is told of them.
+    withheld: HashSet<Uuid>,
+    dropped: u64,
+    segment: Option<gst::FormattedSegment<gst::ClockTime>>,
+    /// PTS of the video buffer that came last.
+    position: Option<gst::ClockTime>,
+    /// Where the events stream has got to.
+    gap_end: Option<gst::ClockTime>,
+}
+
+impl Lines {
+    fn lock(&self) -> MutexGuard<'_, Queue> {
+        // Nothing in here panics half-way through a change.
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The pad becomes active.
+    pub fn open(&self) {
+        let mut queue = self.lock();
+        queue.clear();
+        (queue.open, queue.flushing) = (true, false);
+        if queue.started {
+            queue.items.push_back(Item::Start);
+        }
+        if let Some(segment) = queue.segment.clone() {
+            queue.items.push_back(Item::Segment(segment));
+        }
+        self.changed.notify_all();
+    }
+
+    /// The pad becomes inactive: what waits is dropped, waiting threads return.
+    pub fn close(&self) {
+        let mut queue = self.lock();
+        queue.clear();
+        queue.withheld.clear();
+        queue.carried.clear();
+        queue.open = false;
+        self.changed.notify_all();
+    }
+
+    /// What waits is dropped but for ends, waiting threads return.
+    pub fn flush_start(&self) {
+        let mut queue = self.lock();
+        queue.flushing = true;
+        for item in std::mem::take(&mut queue.items) {
+            if let Item::Line { line, .. } = item {
+                queue.pass_over(line);
+            }
+        }
+        queue.clear();
+        self.changed.notify_all();
+    }
+
+    /// The segment is the flushed one's no more.
+    pub fn flush_stop(&self) {
+        let mut queue = self.lock();
+        (queue.flushing, queue.segment) = (false, None);
+        self.changed.notify_all();
+    }
+
+    /// A new link or stream: downstream may take lines again.
+    pub fn revive(&self) {
+        self.lock().dead = false;
+        self.changed.notify_all();
+    }
+
+    /// Forgets the last run, before the next.
+    pub fn reset(&self) {
+        let mut queue = self.lock();
+        (queue.segment, queue.position, queue.dropped, queue.started) = (None, None, 0, false);
+    }
+
+    /// Whether lines are wanted at all.
+    pub fn is_open(&self) -> bool {
+        self.lock().open
+    }
+
+    pub fn stream_start(&self) {
+        let mut queue = self.lock();
+        queue.started = true;
+        queue.dead = false;
+        if queue.open && !queue.flushing {
+            // What follows repeats everything but lines: without this a blocked sink and a camera that
+            // reconnects for days would grow the queue.
+            while queue.items.back().is_some_and(|item| !matches!(item, Item::Line { .. })) {
+                queue.items.pop_back();
+            }
+            queue.items.push_back(Item::Start);
+            self.changed.notify_all();
+        }
+    }
+
+    /// The video's segment: event buffers are on its time.
+    pub fn segment(&self, segment: gst::FormattedSegment<gst::ClockTime>) {
+        let mut queue = self.lock();
+        queue.segment = Some(segment.clone());
+        if queue.open && !queue.flushing {
+            while matches!(queue.items.back(), Some(Item::Gap { .. } | Item::Segment(_))) {
+                queue.items.pop_back();
+            }
+            queue.items.push_back(Item::Segment(segment));
+            queue.gap_end = None;
+            self.changed.notify_all();
+        }
+    }
+
+    /// A video buffer or gap at `pts` came.
+    pub fn advance(&self, pts: gst::ClockTime) {
+        let mut queue = self.lock();
+        queue.position = Some(pts);
+        if !queue.open || queue.flushing {
+            return;
+        }
+        queue.release();
+        let due = queue.gap_end.is_none_or(|end| pts < end || pts - end >= GAP);
+        if due {
+            if let Some(Item::Gap { end, .. }) = queue.items.back_mut()
+                && *end <= pts
+            {
+                *end = pts;
+            } else {
+                let start = queue.gap_end.map_or(pts, |end| end.min(pts));
+                queue.items.push_back(Item::Gap { start, end: pts });
+            }
+            queue.gap_end = Some(pts);
+        }
+        self.changed.notify_all();
+    }
+
+    /// Queues a line at the video's position. `lossless`: beyond the capacity too (the streaming thread
+    /// then waits in [`Lines::wait_for_room`]); ends of events whose start was queued always are.
+    pub fn line(&self, line: Line, lossless: bool) {
+        let mut queue = self.lock();
+        if !queue.open {
+            return;
+        }
+        if queue.flushing {
+            return queue.pass_over(line);
+        }
+        let full = queue.lines >= CAPACITY && !lossless && line.phase != Phase::End;
+        if queue.dead || full || queue.is_withheld(&line) {
+            return queue.lose(&line);
+        }
+        queue.put(line);
+        self.changed.notify_all();
+    }
+
+    pub fn eos(&self) {
+        let mut queue = self.lock();
+        if queue.open && !queue.flushing {
+            queue.release();
+            queue.items.push_back(Item::Eos);
+            self.changed.notify_all();
+        }
+    }
+
+    /// Returns when a line more fits, or the pad is closed or flushing.
+    pub fn wait_for_room(&self) {
+        let queue = self.lock();
+        let full =
+            |queue: &mut Queue| queue.open && !queue.flushing && !queue.dead && queue.lines >= CAPACITY;
+        drop(self.changed.wait_while(queue, full).unwrap_or_else(PoisonError::into_inner));
+    }
+
+    /// Lines dropped since the start.
+    pub fn dropped(&self) -> u64 {
+        self.lock().dropped
+    }
+
+    /// The next item, waited for; `None` when the pad is closed or flushing.
+    pub fn next(&self) -> Option<Item> {
+        let queue = self.lock();
+        let idle =
+            |queue: &mut Queue| queue.open && !queue.flushing && (queue.dead || queue.items.is_empty());
+        let mut queue = self.changed.wait_while(queue, idle).unwrap_or_else(PoisonError::into_inner);
+        if !queue.open || queue.flushing {
+            return None;
+        }
+        let item = queue.items.pop_front()?;
+        if matches!(item, Item::Line { .. }) {
+            queue.lines -= 1;
+            self.changed.notify_all();
+        }
+        Some(item)
+    }
+
+    /// Downstream did not take this line.
+    pub fn lost(&self, line: &Line) {
+        self.lock().lose(line);
+    }
+
+    /// Downstream takes nothing more until the next flush, stream or link.
+    pub fn die(&self) {
+        let mut queue = self.lock();
+        for item in std::mem::take(&mut queue.items) {
+            if let Item::Line { line, .. } = item {
+                queue.lose(&line);
+            }
+        }
+        queue.clear();
+        queue.dead = true;
+        self.changed.notify_all();
+    }
+}
+
+impl Queue {
+    fn clear(&mut self) {
+        self.items.clear();
+        self.lines = 0;
+        self.gap_end = None;
+        self.dead = false;
+    }
+
+    fn put(&mut self, line: Line) {
+        let pts = self.position.unwrap_or(gst::ClockTime::ZERO);
+        self.items.push_back(Item::Line { pts, line });
+        self.lines += 1;
+        self.gap_end = Some(pts);
+    }
+
+    /// Whether the start of this line's event never left.
+    fn is_withheld(&self, line: &Line) -> bool {
+        self.withheld.contains(&line.id)
+    }
+
+    /// Drops a line, counted; without its start an event is not told at all.
+    fn lose(&mut self, line: &Line) {
+        self.dropped += 1;
+        self.forget(line);
+    }
+
+    fn forget(&mut self, line: &Line) {
+        match line.phase {
+            Phase::Start => drop(self.withheld.insert(line.id)),
+            Phase::Update => (),
+            Phase::End => drop(self.withheld.remove(&line.id)),
+        }
+    }
+
+    /// What a flush does to a line: that is no loss, the frames behind it are gone too.
+    fn pass_over(&mut self, line: Line) {
+        if line.phase == Phase::End && !self.is_withheld(&line) {
+            self.carried.push(line);
+        } else {
+            self.forget(&line);
+        }
+    }
+
+    /// There is a position again: the ends that were carried over a flush are queued.
+    fn release(&mut self) {
+        for line in std::mem::take(&mut self.carried) {
+            self.put(line);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(ms: u64) -> gst::ClockTime {
+        gst::ClockTime::from_mseconds(ms)
+    }
+
+    fn line(id: u128, phase: Phase) -> Line {
+        Line { id: Uuid::from_u128(id), phase, json: format!("{id} {phase:?}") }
+    }
+
+    /// The lines that wait, in order.
+    fn waiting(lines: &Lines) -> Vec<String> {
+        let json = |item: &Item| match item {
+            Item::Line { line, .. } => Some(line.json.clone()),
+            _ => None,
+        };
+        lines.lock().items.iter().filter_map(json).collect()
+    }
+
+    #[test]
+    fn a_full_queue_drops_and_counts_but_never_waits() {
+        let lines = Lines::default();
+        lines.open();
+        for i in 0..CAPACITY as u128 + 3 {
+            lines.line(line(i, Phase::Start), false);
+        }
+        assert_eq!(lines.dropped(), 3);
+        lines.line(line(5000, Phase::Start), true);
+        lines.line(line(7, Phase::End), false);
+        assert_eq!(lines.dropped(), 3, "the end of a start that waits");
+        lines.line(line(CAPACITY as u128, Phase::End), true);
+        assert_eq!(lines.dropped(), 4, "no end without a start");
+        assert_eq!(lines.next(), Some(Item::Line { pts: at(0), line: line(0, Phase::Start) }));
+    }
+
+    #[test]
+    fn nothing_is_kept_for_a_pad_that_nobody_asked_for() {
+        let lines = Lines::default();
+        lines.advance(at(0));
+        lines.line(line(0, Phase::Start), false);
+        lines.flush_start();
+        lines.line(line(0, Phase::End), false);
+        lines.flush_stop();
+        lines.advance(at(0));
+        assert!(lines.lock().items.is_empty());
+        assert_eq!(lines.dropped(), 0);
+    }
+
+    #[test]
+    fn a_flush_passes_over_the_ends_of_events_whose_start_went_out() {
+        gst::init().unwrap();
+        let lines = Lines::default();
+        lines.open();
+        lines.line(line(1, Phase::Start), false);
+        lines.line(line(2, Phase::Start), false);
+        assert!(lines.next().is_some() && lines.next().is_some());
+        lines.line(line(2, Phase::End), false);
+        lines.line(line(3, Phase::Start), false);
+        lines.flush_start();
+        assert_eq!(lines.next(), None);
+        lines.line(line(1, Phase::End), false);
+        lines.line(line(3, Phase::End), false);
+        lines.line(line(4, Phase::Start), false);
+        lines.flush_stop();
+        lines.segment(gst::FormattedSegment::new());
+        lines.line(line(4, Phase::End), false);
+        lines.advance(at(70));
+        assert_eq!(waiting(&lines), ["2 End", "1 End"]);
+        assert!(matches!(lines.next(), Some(Item::Segment(_))), "of the new segment's time");
+        assert_eq!(lines.next(), Some(Item::Line { pts: at(70), line: line(2, Phase::End) }));
+    }
+
+    #[test]
+    fn the_segment_of_before_a_flush_is_not_told_again() {
+        gst::init().unwrap();
+        let lines = Lines::default();
+        lines.open();
+        lines.segment(gst::FormattedSegment::new());
+        lines.flush_start();
+        lines.flush_stop();
+        assert!(lines.lock().items.is_empty());
+    }
+
+    #[test]
+    fn a_dead_end_takes_lines_again_after_a_new_stream_or_link() {
+        let revivals: [fn(&Lines); 2] = [Lines::revive, Lines::stream_start];
+        for revive in revivals {
+            let lines = Lines::default();
+            lines.open();
+            lines.line(line(1, Phase::Start), false);
+            lines.die();
+            lines.line(line(2, Phase::Start), false);
+            assert_eq!(lines.dropped(), 2);
+            revive(&lines);
+            lines.line(line(3, Phase::Start), false);
+            lines.line(line(1, Phase::End), false);
+            assert_eq!(waiting(&lines), ["3 Start"]);
+        }
+    }
+
+    #[test]
+    fn gaps_of_a_blocked_sink_become_one() {
+        let lines = Lines::default();
+        lines.open();
+        for i in 0..10_000 {
+            lines.advance(at(40 * i));
+        }
+        let Some(Item::Gap { start, end }) = lines.next() else { panic!("no gap") };
+        assert_eq!(start, at(0));
+        assert!(at(399_960) - end < GAP, "{end}");
+        assert!(lines.lock().items.is_empty());
+    }
+
+    #[test]
+    fn reconnects_of_a_camera_do_not_grow_the_queue_of_a_blocked_sink() {
+        gst::init().unwrap();
+        let lines = Lines::default();
+        lines.open();
+        lines.line(line(0, Phase::Start), false);
+        for _ in 0..100 {
+            lines.stream_start();
+            lines.segment(gst::FormattedSegment::new());
+            lines.advance(at(0));
+        }
+        assert_eq!(lines.lock().items.len(), 4, "the line, one start, one segment, one gap");
+    }
+
+    #[test]
+    fn closing_wakes_who_waits() {
+        let lines = std::sync::Arc::new(Lines::default());
+        lines.open();
+        (0..CAPACITY as u128).for_each(|i| lines.line(line(i, Phase::Start), true));
+        let writer = std::thread::spawn({
+            let lines = lines.clone();
+            move || lines.wait_for_room()
+        });
+        lines.close();
+        writer.join().unwrap();
+        assert_eq!(lines.next(), None);
+    }
+}
