@@ -4,7 +4,8 @@
 # change the lengths; models/demo/README.md says how long it takes.
 source "$(dirname "$0")/steps.sh"
 
-out=target/train
+out=$(target_dir)/train
+export XCLIPD=${XCLIPD:-$(target_dir)/release/xclipd}
 python=$out/venv/bin/python
 
 environment() {

@@ -9,6 +9,7 @@ use gst::prelude::*;
 use gstreamer as gst;
 
 use super::CommandError;
+use super::figures::united;
 use super::matching::{Reported, Span};
 use super::recorder::{make, run_to_end};
 use super::reliability::Sample;
@@ -132,6 +133,9 @@ fn recording(labels: &[String], notes: Notes) -> Recording {
     let events = starts.filter_map(|start| {
         let end = notes.records.iter().find(|end| end.id == start.id && end.phase == Phase::End)?;
         let ended = end.end.as_ref()?.stream_time;
+        // The end of the stream comes after its last window.
+        let last = notes.last.filter(|_| end.reason != Reason::Offset);
+        let told = last.map_or(seconds(end.window_end.stream_time), |last| last.stream_time.as_secs_f64());
         Some(Reported {
             span: Span {
                 label: start.label.clone(),
@@ -139,8 +143,7 @@ fn recording(labels: &[String], notes: Notes) -> Recording {
                 end: seconds(ended),
             },
             detected: seconds(start.detected.stream_time),
-            // The end of the stream comes after its last window.
-            ended: seconds(end.window_end.stream_time.max(ended)),
+            ended: told,
         })
     });
     Recording {
@@ -160,7 +163,9 @@ impl Recording {
     /// Of the label at `position`, every window that can be judged. `truth` may have other labels too.
     pub fn judged(&self, truth: &[Span], position: usize) -> Vec<Sample> {
         let label = &self.labels[position];
-        let mine: Vec<&Span> = truth.iter().filter(|span| span.label == *label).collect();
+        // Two people who do the same at once are one action.
+        let mine = truth.iter().filter(|span| span.label == *label).cloned().collect::<Vec<Span>>();
+        let mine = united(&mine);
         let judged = self.windows.iter().filter_map(|window| {
             let seconds = |stamp: &Stamp| stamp.stream_time.as_secs_f64();
             let (from, to) = (seconds(&window.first), seconds(&window.last));
