@@ -7,7 +7,7 @@
 use std::cell::RefCell;
 
 use super::activation::exp;
-use super::buffer::{Buffer, LINE, first, first_mut};
+use super::buffer::{Buffer, LINE, first, first_mut, prefetch};
 use super::gemm::Cpu;
 use super::isa::per_isa;
 use super::kernel::{Kernels, MAX_COLS, Tile};
@@ -133,6 +133,18 @@ fn attend_chunks<const FMA: bool, const C: usize>(
         Some((_, row)) if j == item.keys => &row[head * width..][..width],
         _ => item.v.head(j, head, width),
     };
+    // All lines are asked for before the first is needed: they lie a row apart, where no processor looks
+    // ahead by itself.
+    for j in 0..keys {
+        expect(key(j));
+    }
+    for j in 0..keys {
+        expect(value(j));
+    }
+    for r in 0..item.queries {
+        expect(item.q.head(r, head, width));
+        to.expect(item.first + r, head * width, width);
+    }
     // Keys: panels [width][NR] with a key per column. Values: panels [keys][NR] with a channel per column.
     let key_panels = keys.div_ceil(cols);
     let value_panels = width.div_ceil(cols);
@@ -225,6 +237,13 @@ fn attend_chunks<const FMA: bool, const C: usize>(
                 }
             }
         }
+    }
+}
+
+#[inline(always)]
+fn expect(row: &[f32]) {
+    for at in (0..row.len()).step_by(LINE) {
+        prefetch::<false>(&raw const row[at]);
     }
 }
 

@@ -9,9 +9,12 @@ pub const LINE: usize = 16;
 /// Bytes per cache line, or int8 values.
 pub const LINE_BYTES: usize = 64;
 
+/// Lines come in pairs: processors fetch the neighbour too, so two threads are better not at one pair.
+const PAIR_BYTES: usize = 2 * LINE_BYTES;
+
 #[derive(Clone, Copy)]
-#[repr(C, align(64))]
-struct Line([u8; LINE_BYTES]);
+#[repr(C, align(128))]
+struct Pair([u8; PAIR_BYTES]);
 
 /// Numbers for which every pattern of bits is a value.
 ///
@@ -26,7 +29,7 @@ unsafe impl Number for i8 {}
 
 /// A growable run of numbers that starts on a cache line. New values are zero.
 pub struct Buffer<T = f32> {
-    lines: Vec<Line>,
+    lines: Vec<Pair>,
     len: usize,
     _of: PhantomData<T>,
 }
@@ -47,9 +50,9 @@ impl<T: Number> Buffer<T> {
 
     /// Sets the length; values kept from an earlier use are arbitrary. Memory only ever grows.
     pub fn fit(&mut self, len: usize) -> &mut [T] {
-        let lines = (len * size_of::<T>()).div_ceil(LINE_BYTES);
+        let lines = (len * size_of::<T>()).div_ceil(PAIR_BYTES);
         if lines > self.lines.len() {
-            self.lines.resize(lines, Line([0; LINE_BYTES]));
+            self.lines.resize(lines, Pair([0; PAIR_BYTES]));
         }
         self.len = len;
         self

@@ -24,6 +24,9 @@ pub use super::epilogue::Activation;
 const CHAIN: usize = 512;
 /// Bytes of the left side that pass one weight panel: about what the caches above memory hold.
 const LHS_BYTES: usize = 4 << 20;
+/// The same in int8: half of a small second-level cache. A product of bytes is done with a line four
+/// times as fast, and the third level cannot keep up.
+const LHS_BYTES_INT8: usize = 512 << 10;
 
 /// What every operation needs: instruction set and threads.
 pub struct Cpu {
@@ -61,8 +64,6 @@ struct Product<'a> {
     lhs: &'a Lhs,
     rhs: &'a Linear,
     epilogue: Epilogue<'a>,
-    /// The panel that this thread will most likely take next is so many further on.
-    ahead: usize,
 }
 
 /// out = activation(lhs · Wᵀ + b).
@@ -83,20 +84,27 @@ pub fn gemm_from(cpu: &Cpu, lhs: &Lhs, rhs: &Linear, first: usize, activation: A
             Target::Lhs(next.insert(to).stage(cpu, lhs.rows, for_product))
         }
     };
-    let (kernels, dots, ahead) = (cpu.kernels, cpu.dots, cpu.pool.threads());
+    let (kernels, dots, threads) = (cpu.kernels, cpu.dots, cpu.pool.threads());
     let epilogue = Epilogue { activation, target, outs: rhs.outs };
-    let product = Product { kernels, dots, lhs, rhs, epilogue, ahead };
+    let product = Product { kernels, dots, lhs, rhs, epilogue };
     let tiles = lhs.rows.div_ceil(lhs.tile.max(1));
     let skipped = first / rhs.cols;
     let panels = rhs.outs.div_ceil(rhs.cols) - skipped;
-    let bytes = lhs.rows * lhs.k * if lhs.format == Format::F32 { 4 } else { 1 };
+    let fitting = match lhs.format {
+        Format::F32 => (lhs.rows * lhs.k * 4).div_ceil(LHS_BYTES),
+        Format::Int8 | Format::Int8Fine => (lhs.rows * lhs.k).div_ceil(LHS_BYTES_INT8),
+    };
     // Whole panels where they are enough for all threads, else panels × chunks of tiles.
-    let wanted = (cpu.pool.threads() * 4).div_ceil(panels.max(1)).min(tiles.max(1)).max(1);
-    let fitting = bytes.div_ceil(LHS_BYTES);
+    let wanted = (threads * 4).div_ceil(panels.max(1)).min(tiles.max(1)).max(1);
     let chunk = tiles.div_ceil(wanted.max(fitting).max(1)).max(1);
-    cpu.pool.run(panels * tiles.div_ceil(chunk), |task| {
-        let first = task / panels * chunk;
-        multiply(cpu.isa, &product, skipped + task % panels, first..(first + chunk).min(tiles));
+    // Tasks that run at the same time are far apart in the result's rows: their cache lines are too.
+    let apart = panels.div_ceil(threads);
+    cpu.pool.run(apart * threads * tiles.div_ceil(chunk), |task| {
+        let (first, i) = (task / (apart * threads) * chunk, task % (apart * threads));
+        let panel = i % threads * apart + i / threads;
+        if panel < panels {
+            multiply(cpu.isa, &product, skipped + panel, first..(first + chunk).min(tiles));
+        }
     });
     if let Some(next) = next {
         next.complete(cpu);
@@ -132,7 +140,7 @@ fn multiply_f32<const FMA: bool, const NR: usize>(
     let padded = k.div_ceil(LINE) * LINE;
     let size = k * NR;
     let packed = &panels[panel * size..][..size];
-    let mut ahead = Ahead::new(panels, (panel + product.ahead) * size, size, tiles.len());
+    let mut ahead = Ahead::new(panels, (panel + 1) * size, size, tiles.len());
     let bias = *first::<NR, _>(&rhs.bias[first_col..]);
     let mut tile = Tile::new();
     for index in tiles {
@@ -157,6 +165,7 @@ fn multiply_f32<const FMA: bool, const NR: usize>(
     }
 }
 
+#[allow(clippy::needless_range_loop)] // indices into four arrays at once
 #[inline(always)]
 fn multiply_i8<const FMA: bool, const NR: usize>(
     product: &Product<'_>,
@@ -169,7 +178,7 @@ fn multiply_i8<const FMA: bool, const NR: usize>(
     let padded = k.div_ceil(LINE_BYTES) * LINE_BYTES;
     let size = k.next_multiple_of(4) * NR;
     let packed = &bytes.panels[panel * size..][..size];
-    let mut ahead = Ahead::new(&bytes.panels, (panel + product.ahead) * size, size, tiles.len());
+    let mut ahead = Ahead::new(&bytes.panels, (panel + 1) * size, size, tiles.len());
     let bias = *first::<NR, _>(&rhs.bias[first_col..]);
     let scales = *first::<NR, _>(&bytes.scales[first_col..]);
     let column_sums = *first::<NR, _>(&bytes.sums[first_col..]);
@@ -188,46 +197,60 @@ fn multiply_i8<const FMA: bool, const NR: usize>(
         if fine {
             unsafe { kernel(size / NR / 4, rows(&lhs.fine), packed.as_ptr(), fine_sums.0.as_mut_ptr()) }
         }
-        let rows = (first_row..).zip(&lhs.scales[first_row..][..height]);
         let (sums, fine_sums) = (sums.0.as_chunks::<NR>().0, fine_sums.0.as_chunks::<NR>().0);
+        let row_scales = &lhs.scales[first_row..][..height];
         // Two loops, so that neither has a branch between its vectors.
         if fine {
-            for (((row, scale), sums), fine_sums) in rows.zip(sums).zip(fine_sums) {
-                let mut values = to_f32(sums, *scale, &scales, &column_sums);
-                let more = to_f32(fine_sums, scale.of_fine(), &scales, &column_sums);
-                for i in 0..NR {
-                    values[i] += more[i];
-                }
+            for r in 0..height {
+                let sums = (&sums[r], Some(&fine_sums[r]));
+                let values = to_f32(sums, row_scales[r], &scales, &column_sums);
                 // SAFETY: rows of this tile × columns of this panel belong to this task alone.
-                unsafe { epilogue.put::<FMA, NR>(row, first_col, values, &bias) }
+                unsafe { epilogue.put::<FMA, NR>(first_row + r, first_col, values, &bias) }
             }
         } else {
-            for ((row, scale), sums) in rows.zip(sums) {
-                let values = to_f32(sums, *scale, &scales, &column_sums);
+            for r in 0..height {
+                let values = to_f32((&sums[r], None), row_scales[r], &scales, &column_sums);
                 // SAFETY: as above.
-                unsafe { epilogue.put::<FMA, NR>(row, first_col, values, &bias) }
+                unsafe { epilogue.put::<FMA, NR>(first_row + r, first_col, values, &bias) }
             }
         }
     }
 }
 
-/// A row's sums of bytes → (sum − zero · column sum) · row scale · column scale.
+/// What the bytes' values sum to, without the zero of each.
+#[inline(always)]
+fn exact(sum: i32, zero: i32, column_sum: i32) -> f32 {
+    sum.wrapping_sub(zero.wrapping_mul(column_sum)) as f32
+}
+
+/// A row's sums of bytes → (sum − zero · column sum) · row scale · column scale, those of second bytes
+/// added.
 #[inline(always)]
 fn to_f32<const NR: usize>(
-    sums: &[i32; NR],
+    (sums, fine_sums): (&[i32; NR], Option<&[i32; NR]>),
     row: RowScale,
     scales: &[f32; NR],
     column_sums: &[i32; NR],
 ) -> [f32; NR] {
     let mut values = [0f32; NR];
-    for i in 0..NR {
-        let exact = sums[i].wrapping_sub(row.zero.wrapping_mul(column_sums[i]));
-        values[i] = exact as f32 * (row.scale * scales[i]);
+    match fine_sums {
+        None => {
+            for i in 0..NR {
+                values[i] = exact(sums[i], row.zero, column_sums[i]) * (row.scale * scales[i]);
+            }
+        }
+        Some(fine_sums) => {
+            let fine = row.of_fine();
+            for i in 0..NR {
+                let rest = exact(fine_sums[i], fine.zero, column_sums[i]) * fine.scale;
+                values[i] = (exact(sums[i], row.zero, column_sums[i]) * row.scale + rest) * scales[i];
+            }
+        }
     }
     values
 }
 
-/// Asks for the panel after this one while this one is at work, a share with every tile; with few tiles
+/// Asks for the panel after this one, most likely this thread's next, while this one is at work: a share with every tile; with few tiles
 /// there is no work to hide its way from memory behind.
 struct Ahead<'a> {
     shares: std::slice::Chunks<'a, u8>,

@@ -1,8 +1,25 @@
 //! The CPU backend: the default that always works.
 //!
-//! prepare = patch embedding and block 0 of each frame, once. encode = blocks 1… over a window, MIT and
-//! the projected patches. compare = prompting and cosines. All weights are packed once at load; results
-//! do not depend on the number of threads, nor a row's on the rows beside it.
+//! prepare = patch embedding, block 0 and block 1's q, k and v of each frame, once: all that is exactly
+//! frame-only. encode = blocks 1… over a window, MIT and the projected patches. compare = prompting and
+//! cosines. All weights are packed once at load; results do not depend on the number of threads, nor a
+//! row's on the rows beside it.
+//!
+//! **int8.** The towers' products multiply bytes: weights symmetric with a scale per output channel,
+//! activations with a range per row, made where their producer has the whole row (`quantise`), 32-bit
+//! sums that are bit-equal on every instruction set (`kernel_i8`). In f32 stay LayerNorm, softmax,
+//! QuickGELU, the residual stream, attention's own products, MIT, prompting and the three projections to
+//! the joint space: 2 % of the operations. Pixels are bytes already, so the patch embedding rounds only
+//! its weights. Against the golden vectors of base-patch32 (`xclipd verify --precision int8`):
+//!
+//! | activations of text and messages | video cosine | text cosine | logits |
+//! |---|---|---|---|
+//! | one byte, as everywhere else | 0.99993 | 0.99975 | within 0.060 |
+//! | two bytes (chosen) | 0.99993 | 0.99993 | within 0.018 |
+//!
+//! Second bytes double a product's operations. The text tower runs once per label; messages are a few
+//! rows, and wait for their weights anyway.
+//!
 //! Source of the mathematics: `modeling_x_clip.py` of transformers; every stage is held against its
 //! golden vectors (`tests/golden`).
 
