@@ -22,7 +22,6 @@ pub mod packages;
 mod plot;
 #[cfg(feature = "gst")]
 pub mod recorder;
-#[cfg(feature = "gst")]
 pub mod reliability;
 pub mod scene;
 pub mod table;

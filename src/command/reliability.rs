@@ -1,35 +1,14 @@
-//! Whether a probability means what it says: scores of windows beside what was true.
+//! Whether a probability means what it says: scores beside what was true.
 //!
 //! Source: expected calibration error and reliability diagram as in Guo et al. 2017 (arXiv 1706.04599).
 
-use super::matching::Span;
 use super::table::{Align, Table};
-use super::watch::Recording;
-
-/// Of a window's time: above the first the action is present, below the second it is absent; between
-/// them nobody can say.
-const PRESENT: f64 = 0.6;
-const ABSENT: f64 = 0.1;
 
 /// Bins of equal width.
 const BINS: usize = 10;
 
-/// A window's probability for a label, and whether the label was true.
+/// A probability for a label, and whether the label was true.
 pub type Sample = (f32, bool);
-
-/// Of the label at `position`, every window that can be judged. `truth` is of one label, or of several.
-pub fn samples(recording: &Recording, truth: &[Span], position: usize) -> Vec<Sample> {
-    let label = &recording.labels[position];
-    let mine: Vec<&Span> = truth.iter().filter(|span| span.label == *label).collect();
-    let judged = recording.windows.iter().filter_map(|window| {
-        let (from, to) = (window.first.stream_time.as_secs_f64(), window.last.stream_time.as_secs_f64());
-        let common: f64 = mine.iter().map(|span| (span.end.min(to) - span.start.max(from)).max(0.0)).sum();
-        let share = common / (to - from).max(1e-9);
-        let certain = !(ABSENT..=PRESENT).contains(&share);
-        certain.then_some((window.scores[position], share > PRESENT))
-    });
-    judged.collect()
-}
 
 /// How often what was given a probability was true.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -40,12 +19,14 @@ pub struct Reliability {
 
 impl Reliability {
     pub fn of(samples: &[Sample]) -> Self {
-        let mut bins = [(0, 0.0, 0); BINS];
-        for &(score, is_true) in samples {
-            let bin = &mut bins[((score * BINS as f32) as usize).min(BINS - 1)];
-            *bin = (bin.0 + 1, bin.1 + f64::from(score), bin.2 + usize::from(is_true));
-        }
-        Self { bins }
+        let mut all = Self::default();
+        samples.iter().for_each(|&sample| all.add(sample));
+        all
+    }
+
+    pub fn add(&mut self, (score, is_true): Sample) {
+        let bin = &mut self.bins[((score * BINS as f32) as usize).min(BINS - 1)];
+        *bin = (bin.0 + 1, bin.1 + f64::from(score), bin.2 + usize::from(is_true));
     }
 
     /// Expected calibration error: the mean distance between probability and truth, by sample; NaN
@@ -68,7 +49,7 @@ impl Reliability {
     pub fn table(&self) -> Table {
         let mut table = Table::new([
             ("score", Align::Left),
-            ("windows", Align::Right),
+            ("samples", Align::Right),
             ("mean score", Align::Right),
             ("were true", Align::Right),
         ]);
@@ -123,9 +104,6 @@ fn logit(p: f32) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::command::watch::Window;
-    use crate::event::Stamp;
-    use std::time::Duration;
 
     #[test]
     fn scores_that_mean_what_they_say_have_no_error_and_keep_their_temperature() {
@@ -146,21 +124,5 @@ mod tests {
         let cured: Vec<Sample> = samples.iter().map(|&(p, t)| (rescale(p, factor), t)).collect();
         assert!(Reliability::of(&cured).error() < 0.01 && Reliability::of(&samples).error() > 0.05);
         assert_eq!(temperature(&[(0.3, false)]), 1.0, "one kind says nothing");
-    }
-
-    #[test]
-    fn a_window_half_full_of_an_action_is_not_judged() {
-        let at = |s: f64| {
-            let t = Duration::from_secs_f64(s);
-            Stamp { timestamp: t, stream_time: t, running_time: t, utc: None }
-        };
-        let window = |from: f64| Window { first: at(from), last: at(from + 2.0), scores: vec![0.7] };
-        let recording = Recording {
-            labels: vec!["a".into()],
-            windows: [0.0, 3.0, 4.0, 6.0].map(window).into(),
-            ..Recording::default()
-        };
-        let truth = [Span { label: "a".into(), start: 4.0, end: 7.0 }];
-        assert_eq!(samples(&recording, &truth, 0), [(0.7, false), (0.7, true)], "the first and the third");
     }
 }

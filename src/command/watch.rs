@@ -9,8 +9,10 @@ use gst::prelude::*;
 use gstreamer as gst;
 
 use super::CommandError;
+use super::figures::united;
 use super::matching::{Reported, Span};
 use super::recorder::{make, run_to_end};
+use super::reliability::Sample;
 use crate::detector::WindowScores;
 use crate::element::meta;
 use crate::event::json::Record;
@@ -131,6 +133,9 @@ fn recording(labels: &[String], notes: Notes) -> Recording {
     let events = starts.filter_map(|start| {
         let end = notes.records.iter().find(|end| end.id == start.id && end.phase == Phase::End)?;
         let ended = end.end.as_ref()?.stream_time;
+        // The end of the stream comes after its last window.
+        let last = notes.last.filter(|_| end.reason != Reason::Offset);
+        let told = last.map_or(seconds(end.window_end.stream_time), |last| last.stream_time.as_secs_f64());
         Some(Reported {
             span: Span {
                 label: start.label.clone(),
@@ -138,8 +143,7 @@ fn recording(labels: &[String], notes: Notes) -> Recording {
                 end: seconds(ended),
             },
             detected: seconds(start.detected.stream_time),
-            // The end of the stream comes after its last window.
-            ended: seconds(end.window_end.stream_time.max(ended)),
+            ended: told,
         })
     });
     Recording {
@@ -150,7 +154,30 @@ fn recording(labels: &[String], notes: Notes) -> Recording {
     }
 }
 
+/// Of a window's time: above the first the action is present, below the second it is absent; between
+/// them nobody can say.
+const PRESENT: f64 = 0.6;
+const ABSENT: f64 = 0.1;
+
 impl Recording {
+    /// Of the label at `position`, every window that can be judged. `truth` may have other labels too.
+    pub fn judged(&self, truth: &[Span], position: usize) -> Vec<Sample> {
+        let label = &self.labels[position];
+        // Two people who do the same at once are one action.
+        let mine = truth.iter().filter(|span| span.label == *label).cloned().collect::<Vec<Span>>();
+        let mine = united(&mine);
+        let judged = self.windows.iter().filter_map(|window| {
+            let seconds = |stamp: &Stamp| stamp.stream_time.as_secs_f64();
+            let (from, to) = (seconds(&window.first), seconds(&window.last));
+            let common: f64 =
+                mine.iter().map(|span| (span.end.min(to) - span.start.max(from)).max(0.0)).sum();
+            let share = common / (to - from).max(1e-9);
+            let certain = !(ABSENT..=PRESENT).contains(&share);
+            certain.then_some((window.scores[position], share > PRESENT))
+        });
+        judged.collect()
+    }
+
     /// The events that gates of these settings, one per label, make of every `hop`th window.
     ///
     /// For a video without breaks: after a break the element counts windows anew.
@@ -184,5 +211,27 @@ impl Recording {
             told(gate.close(last, Reason::Eos), &last);
         }
         events
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    #[test]
+    fn a_window_half_full_of_an_action_is_not_judged() {
+        let at = |s: f64| {
+            let t = Duration::from_secs_f64(s);
+            Stamp { timestamp: t, stream_time: t, running_time: t, utc: None }
+        };
+        let window = |from: f64| Window { first: at(from), last: at(from + 2.0), scores: vec![0.7] };
+        let recording = Recording {
+            labels: vec!["a".into()],
+            windows: [0.0, 3.0, 4.0, 6.0].map(window).into(),
+            ..Recording::default()
+        };
+        let truth = [Span { label: "a".into(), start: 4.0, end: 7.0 }];
+        assert_eq!(recording.judged(&truth, 0), [(0.7, false), (0.7, true)], "the first and the third");
     }
 }

@@ -124,9 +124,10 @@ impl Hysteresis {
         score
     }
 
-    /// Whether an event from `start` on would overlap the last one or its cooldown.
-    fn cooling(&self, start: Duration) -> bool {
-        self.ended.is_some_and(|end| start < end + self.settings.cooldown)
+    /// Whether an event from `start` on, seen at `now`, would overlap the last one or its cooldown.
+    fn cooling(&self, start: Duration, now: Duration) -> bool {
+        // An end in the future belongs to a time line that was left; it holds nothing back.
+        self.ended.is_some_and(|end| now >= end && start < end + self.settings.cooldown)
     }
 
     /// Takes a window's probability (0..1). Windows come in order of time. `id` makes the id of an
@@ -162,7 +163,7 @@ impl Hysteresis {
             State::Rising { start, since, peak } => (start, since, peak.max(score)),
             _ => {
                 let start = window.middle();
-                if self.cooling(start.stream_time) {
+                if self.cooling(start.stream_time, now) {
                     return None;
                 }
                 (start, now, score)
@@ -343,6 +344,8 @@ mod tests {
         gate.observe(&window(500_000), 0.9, Uuid::now_v7);
         gate.close(stamp(500_000), Reason::Stalled);
         assert!(gate.observe(&window(520_000), 0.9, Uuid::now_v7).is_none(), "the same time line");
+        let mut restarted = gate.clone();
+        assert!(restarted.observe(&window(3_000), 0.9, Uuid::now_v7).is_some(), "time began anew");
         gate.forget_cooldown();
         assert!(gate.observe(&window(520_000), 0.9, Uuid::now_v7).is_some());
     }

@@ -46,32 +46,146 @@ impl Action {
     /// The phrases a model trained on this world has read.
     pub fn phrasings(self) -> &'static [&'static str] {
         match self {
-            Stand => {
-                &["standing", "standing still", "standing upright", "just standing there", "standing around"]
+            Stand => &[
+                "standing",
+                "standing still",
+                "standing upright",
+                "just standing there",
+                "standing around",
+                "standing there",
+                "standing without moving",
+            ],
+            Walk => {
+                &["walking", "taking a walk", "strolling", "going on foot", "walking along", "walking slowly"]
             }
-            Walk => &["walking", "taking a walk", "strolling", "going on foot"],
-            Run => &["running", "jogging", "sprinting", "running fast"],
-            Jump => &["jumping", "jumping up and down", "hopping", "leaping up"],
-            Wave => &["waving", "waving a hand", "waving hello", "greeting with a hand"],
-            Fall => &["falling down", "falling", "collapsing", "falling to the ground", "falling over"],
-            Lie => &["lying on the ground", "lying down", "lying on the floor", "resting on the floor"],
-            Sit => {
-                &["sitting down", "taking a seat", "sitting on a chair", "sitting", "sitting down on a chair"]
-            }
-            Crouch => &["crouching", "squatting", "crouching down low", "squatting down"],
-            Climb => &["climbing a fence", "climbing", "climbing over a fence", "going over a fence"],
-            Throw => &["throwing", "throwing a ball", "tossing a ball", "pitching a ball"],
-            Kick => &["kicking", "kicking a ball", "kicking the ball", "shooting a ball with the foot"],
-            Dribble => &["dribbling a ball", "bouncing a ball", "dribbling", "bouncing the ball"],
-            Carry => &["carrying a box", "carrying", "walking with a box", "holding a box"],
-            RaiseArms => &["raising both arms", "holding both arms up", "hands up", "both hands in the air"],
-            Dance => &["dancing", "doing a dance", "moving to music", "dancing to music"],
-            Fight => &["two people fighting", "fighting", "punching each other", "boxing", "having a fight"],
-            Hug => &["hugging", "hugging each other", "embracing", "in a hug"],
-            ShakeHands => {
-                &["shaking hands", "giving a handshake", "doing a handshake", "shaking hands with each other"]
-            }
-            Empty => &["an empty scene", "nobody", "no one in view", "a scene with nobody"],
+            Run => &["running", "jogging", "sprinting", "running fast", "jogging fast", "running along"],
+            Jump => &["jumping", "jumping up and down", "hopping", "leaping up", "leaping", "jumping high"],
+            Wave => &[
+                "waving",
+                "waving a hand",
+                "waving hello",
+                "greeting with a hand",
+                "waving one hand",
+                "waving to someone",
+            ],
+            Fall => &[
+                "falling down",
+                "falling",
+                "collapsing",
+                "falling to the ground",
+                "falling over",
+                "falling to the floor",
+            ],
+            Lie => &[
+                "lying on the ground",
+                "lying down",
+                "lying on the floor",
+                "resting on the floor",
+                "lying still",
+                "lying on the back",
+            ],
+            Sit => &[
+                "sitting down",
+                "taking a seat",
+                "sitting on a chair",
+                "sitting",
+                "sitting down on a chair",
+                "sitting still",
+            ],
+            Crouch => &[
+                "crouching",
+                "squatting",
+                "crouching down low",
+                "squatting down",
+                "crouching down",
+                "crouching low",
+            ],
+            Climb => &[
+                "climbing a fence",
+                "climbing",
+                "climbing over a fence",
+                "going over a fence",
+                "climbing the fence",
+            ],
+            Throw => &[
+                "throwing",
+                "throwing a ball",
+                "tossing a ball",
+                "pitching a ball",
+                "throwing the ball",
+                "pitching",
+            ],
+            Kick => &[
+                "kicking",
+                "kicking a ball",
+                "kicking the ball",
+                "shooting a ball with the foot",
+                "shooting a ball",
+                "kicking with the foot",
+            ],
+            Dribble => &[
+                "dribbling a ball",
+                "bouncing a ball",
+                "dribbling",
+                "bouncing the ball",
+                "bouncing a ball on the floor",
+            ],
+            Carry => &[
+                "carrying a box",
+                "carrying",
+                "walking with a box",
+                "holding a box",
+                "carrying the box",
+                "going with a box",
+            ],
+            RaiseArms => &[
+                "raising both arms",
+                "holding both arms up",
+                "hands up",
+                "both hands in the air",
+                "both arms up",
+                "holding up both hands",
+            ],
+            Dance => &[
+                "dancing",
+                "doing a dance",
+                "moving to music",
+                "dancing to music",
+                "dancing around",
+                "moving to the music",
+            ],
+            Fight => &[
+                "two people fighting",
+                "fighting",
+                "punching each other",
+                "boxing",
+                "having a fight",
+                "fighting each other",
+                "punching",
+            ],
+            Hug => &[
+                "hugging",
+                "hugging each other",
+                "embracing",
+                "in a hug",
+                "holding each other",
+                "having a hug",
+            ],
+            ShakeHands => &[
+                "shaking hands",
+                "giving a handshake",
+                "doing a handshake",
+                "shaking hands with each other",
+                "a handshake",
+            ],
+            Empty => &[
+                "an empty scene",
+                "nobody",
+                "no one in view",
+                "a scene with nobody",
+                "nobody in view",
+                "no person",
+            ],
         }
     }
 

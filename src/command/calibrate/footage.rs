@@ -1,6 +1,6 @@
 //! Videos with what is true in them, as the element sees them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use gst::prelude::*;
@@ -10,21 +10,24 @@ use serde::Deserialize;
 
 use super::Calibrate;
 use crate::command::CommandError;
-use crate::command::detect::pipeline::decoder;
+use crate::command::detect::pipeline::{decoder, set_property};
 use crate::command::matching::Span;
 use crate::command::recorder::make;
 use crate::command::watch::{Recording, watch};
-use crate::model::labels::Labels;
+use crate::model::labels::{Labels, tidy};
 
 const KINDS: [&str; 9] = ["mp4", "m4v", "mov", "mkv", "webm", "avi", "ts", "mpg", "mpeg"];
 
+#[derive(Clone)]
 pub struct Footage {
     pub videos: Vec<Video>,
-    /// Labels that the truth speaks of.
+    /// Labels of the file that the truth speaks of, as the file writes them.
     pub known: Vec<String>,
 }
 
+#[derive(Clone)]
 pub struct Video {
+    pub path: PathBuf,
     pub recording: Recording,
     pub truth: Vec<Span>,
     pub seconds: f64,
@@ -40,41 +43,71 @@ struct Line {
 }
 
 impl Footage {
-    /// Plays every video through the element.
+    /// The videos and what is true in them; nothing is played yet.
     ///
     /// # Errors
-    /// No video there; a truth that names an unknown video or no span of time; a video that cannot be
-    /// decoded.
-    pub fn play(arguments: &Calibrate, labels: &Labels) -> Result<Self, CommandError> {
+    /// No video there; a truth that names an unknown video or no span of time, or none of the labels.
+    pub fn new(arguments: &Calibrate, labels: &Labels) -> Result<Self, CommandError> {
         let paths = videos(&arguments.footage)?;
         let mut truths = match &arguments.truth {
             Some(path) => truths(path, &paths)?,
             None => BTreeMap::new(),
         };
-        let names: Vec<String> = labels.labels.iter().map(|label| label.name.clone()).collect();
-        let mut known: Vec<String> = truths.values().flatten().map(|span| span.label.clone()).collect();
-        known.sort();
-        known.dedup();
-        if let Some(path) = &arguments.truth
-            && !known.iter().any(|label| names.contains(label))
-        {
-            let problem = format!("names no label of {}", arguments.labels_file.display());
-            return Err(CommandError::unusable(path.display().to_string(), problem, ""));
+        // Labels are the same whatever their case and spacing, as in a label file.
+        let plain = |text: &str| tidy(text).to_lowercase();
+        let names: BTreeMap<String, String> =
+            labels.labels.iter().map(|label| (plain(&label.name), label.name.clone())).collect();
+        let (mut known, mut foreign) = (BTreeSet::new(), BTreeSet::new());
+        for span in truths.values_mut().flatten() {
+            match names.get(&plain(&span.label)) {
+                Some(name) => {
+                    span.label.clone_from(name);
+                    known.insert(name.clone());
+                }
+                None => drop(foreign.insert(span.label.clone())),
+            }
         }
-        let bar = ProgressBar::new(paths.len() as u64);
-        let mut videos = Vec::with_capacity(paths.len());
-        for path in paths {
-            let recording = play(arguments, &path, &names)?;
-            let seconds = recording.last.map_or(0.0, |last| last.stream_time.as_secs_f64());
-            videos.push(Video { recording, truth: truths.remove(&path).unwrap_or_default(), seconds });
+        if let Some(path) = &arguments.truth {
+            let path = path.display().to_string();
+            if known.is_empty() {
+                let problem = format!("names no label of {}", arguments.labels_file.display());
+                return Err(CommandError::unusable(path, problem, ""));
+            }
+            if !foreign.is_empty() {
+                let foreign = Vec::from_iter(foreign).join("`, `");
+                tracing::warn!("{path}: `{foreign}` is no label of the file and stands for nothing");
+            }
+        }
+        let video = |path: PathBuf| Video {
+            truth: truths.remove(&path).unwrap_or_default(),
+            path,
+            recording: Recording::default(),
+            seconds: 0.0,
+        };
+        let videos = paths.into_iter().map(video).collect();
+        Ok(Self { videos, known: known.into_iter().collect() })
+    }
+
+    /// Plays every video through the element, with the labels of `file`.
+    ///
+    /// # Errors
+    /// A video that cannot be decoded, or none that is as long as a window.
+    pub fn play(&mut self, arguments: &Calibrate, file: &Path) -> Result<(), CommandError> {
+        let labels = Labels::read(file)
+            .map_err(|error| CommandError::unusable("the label file as written", error.to_string(), ""))?;
+        let names: Vec<String> = labels.labels.into_iter().map(|label| label.name).collect();
+        let bar = ProgressBar::new(self.videos.len() as u64);
+        for video in &mut self.videos {
+            video.recording = play(arguments, &video.path, file, &names)?;
+            video.seconds = video.recording.last.map_or(0.0, |last| last.stream_time.as_secs_f64());
             bar.inc(1);
         }
         bar.finish_and_clear();
-        if videos.iter().all(|video| video.recording.windows.is_empty()) {
+        if self.videos.iter().all(|video| video.recording.windows.is_empty()) {
             let problem = "is too short: no video fills a window";
             return Err(CommandError::unusable(arguments.footage.display().to_string(), problem, ""));
         }
-        Ok(Self { videos, known })
+        Ok(())
     }
 
     pub fn hours(&self) -> f64 {
@@ -132,17 +165,29 @@ fn truths(path: &Path, videos: &[PathBuf]) -> Result<BTreeMap<PathBuf, Vec<Span>
     Ok(truths)
 }
 
-fn play(arguments: &Calibrate, path: &Path, names: &[String]) -> Result<Recording, CommandError> {
+fn play(
+    arguments: &Calibrate,
+    path: &Path,
+    labels: &Path,
+    names: &[String],
+) -> Result<Recording, CommandError> {
     let pipeline = gst::Pipeline::new();
-    let source = make("filesrc", &[("location", &path.display().to_string())])?;
+    let source = make("filesrc", &[("location", &text(path)?)])?;
     let convert = make("videoconvert", &[])?;
     let decode = decoder(&convert)?;
     pipeline.add_many([&source, &decode, &convert])?;
     source.link(&decode)?;
-    let detect = make(
-        "xclipdetect",
-        &[("model", &arguments.model), ("labels-file", &arguments.labels_file.display().to_string())],
-    )?;
-    detect.set_property("threads", arguments.threads);
+    let detect = make("xclipdetect", &[("model", &arguments.model), ("labels-file", &text(labels)?)])?;
+    for (name, value) in &arguments.set {
+        set_property(&detect, name, value)?;
+    }
     watch(&pipeline, &convert, &detect, names, &path.display().to_string())
+}
+
+/// GStreamer's properties are UTF-8.
+fn text(path: &Path) -> Result<&str, CommandError> {
+    path.to_str().ok_or_else(|| {
+        let shown = path.display().to_string();
+        CommandError::unusable(shown, "has a name that is not UTF-8", "rename it")
+    })
 }

@@ -13,17 +13,18 @@ pub fn print(fit: &Fit, footage: &Footage) -> Result<(), CommandError> {
     say!("{} videos, {:.2} hours", footage.videos.len(), footage.hours());
     let (before, after) = fit.temperatures;
     match &fit.reliability {
-        Some((windows, old, new)) if fit.labels.temperature.is_some() => {
+        Some((windows, old, new)) => {
             say!(
-                "temperature {before} -> {after}, by {windows} windows: expected calibration error \
-                 {:.3} -> {:.3}",
+                "temperature {before} -> {after}, by {windows} windows: expected calibration error {:.3} -> {:.3}",
                 old.error(),
                 new.error()
             );
+            if (after / before).ln().abs() > 2.0 {
+                say!(
+                    "so large a step means that the scores say little here; look at the labels' words first"
+                );
+            }
             say!("\nafter:\n{}", new.table());
-        }
-        Some((windows, ..)) => {
-            say!("temperature {before} stays: {windows} windows that can be judged have too little action");
         }
         None => say!("temperature {before} stays: without truth nothing says how sure the scores should be"),
     }
@@ -40,12 +41,16 @@ pub fn print(fit: &Fit, footage: &Footage) -> Result<(), CommandError> {
     for threshold in &fit.thresholds {
         let (old, new) = (&threshold.before, &threshold.after);
         let change = |old: f64, new: f64| format!("{old:.2} -> {new:.2}");
+        let chosen = |value: f32| match threshold.found {
+            true => format!("{value:.2}"),
+            false => format!("{value:.2} (stays)"),
+        };
         let judged = |cell: String| if threshold.known { cell } else { "-".into() };
         table.row([
             threshold.label.clone(),
             new.actions.to_string(),
-            format!("{:.2}", threshold.onset),
-            format!("{:.2}", threshold.offset),
+            chosen(threshold.onset),
+            chosen(threshold.offset),
             judged(change(old.precision(), new.precision())),
             judged(change(old.recall(), new.recall())),
             judged(change(old.f1(), new.f1())),
@@ -55,6 +60,9 @@ pub fn print(fit: &Fit, footage: &Footage) -> Result<(), CommandError> {
     say!("{table}");
     if fit.thresholds.iter().any(|threshold| !threshold.known) {
         say!("labels without F1 are not in the truth: their onset is the lowest one that keeps quiet");
+    }
+    if fit.thresholds.iter().any(|threshold| !threshold.found) {
+        say!("(stays): no onset finds the action, or none keeps quiet; try other words for the label");
     }
     Ok(())
 }

@@ -59,7 +59,7 @@ pub enum Format {
     Table,
 }
 
-fn property(text: &str) -> Result<(String, String), String> {
+pub(super) fn property(text: &str) -> Result<(String, String), String> {
     let (name, value) = text.split_once('=').ok_or("expected PROPERTY=VALUE")?;
     Ok((name.trim().to_string(), value.to_string()))
 }

@@ -69,7 +69,11 @@ fn detector(arguments: &Detect, input: &Input) -> Result<gst::Element, CommandEr
 }
 
 /// Sets a property from text, with an error instead of GStreamer's panic or silence.
-fn set_property(element: &gst::Element, name: &str, text: &str) -> Result<(), CommandError> {
+pub(in crate::command) fn set_property(
+    element: &gst::Element,
+    name: &str,
+    text: &str,
+) -> Result<(), CommandError> {
     let refused = |problem: String| {
         let mend = "`gst-inspect-1.0 xclipdetect` lists properties, ranges and defaults";
         Err(CommandError::unusable(format!("property `{name}`"), problem, mend))

@@ -7,6 +7,7 @@ use indicatif::ProgressBar;
 use super::Eval;
 use super::confusion;
 use super::judge::Judge;
+use crate::command::reliability::Reliability;
 use crate::command::table::{Align, Table};
 use crate::command::{CommandError, say};
 use crate::scene::{Action, Clip, ClipOptions, Company, Look, clip};
@@ -15,8 +16,6 @@ use crate::scene::{Action, Clip, ClipOptions, Company, Look, clip};
 pub const SEED: u64 = 3_000_000_000;
 
 pub const ACTIONS: usize = Action::ALL.len();
-/// Classes of predicted probability in the expected calibration error.
-const BINS: usize = 15;
 
 /// What one world's clips gave.
 #[derive(Default)]
@@ -35,8 +34,8 @@ pub struct Tally {
     pub confusion: Vec<[usize; ACTIONS]>,
     /// Probabilities of the true label, by action.
     scores: Vec<Vec<f32>>,
-    /// Per class of predicted probability: scores, their sum, and how many labels were true.
-    bins: [(usize, f64, usize); BINS],
+    /// Of every label in every clip.
+    reliability: Reliability,
 }
 
 struct World {
@@ -147,8 +146,7 @@ impl Tally {
             self.labels[usize::from(true_label)] += 1;
             self.present += usize::from(true_label && p > 0.6);
             self.absent += usize::from(!true_label && p < 0.4);
-            let bin = &mut self.bins[((p * BINS as f32) as usize).min(BINS - 1)];
-            *bin = (bin.0 + 1, bin.1 + f64::from(p), bin.2 + usize::from(true_label));
+            self.reliability.add((p, true_label));
         }
         if let Some(other) = other {
             self.company[0] += 1;
@@ -156,13 +154,6 @@ impl Tally {
         }
         self.confusion[truth][if right { truth } else { order[0] }] += 1;
         self.scores[truth].push(probabilities[truth]);
-    }
-
-    /// Mean distance between predicted probability and the share that is true, over classes of probability.
-    fn calibration_error(&self) -> f64 {
-        let all: usize = self.bins.iter().map(|(count, ..)| count).sum();
-        let gap = |&(_, sum, hits): &(usize, f64, usize)| (sum - hits as f64).abs();
-        self.bins.iter().map(gap).sum::<f64>() / all.max(1) as f64
     }
 }
 
@@ -182,7 +173,7 @@ fn print_tally(world: &str, tally: &Tally) -> Result<(), CommandError> {
         "score of the true label over 0.6: {:.3}; of the others under 0.4: {:.3}; calibration error {:.3}",
         share(tally.present, tally.labels[1]),
         share(tally.absent, tally.labels[0]),
-        tally.calibration_error(),
+        tally.reliability.error(),
     );
     if tally.company[0] > 0 {
         let [clips, both] = tally.company;
@@ -265,14 +256,5 @@ mod tests {
         assert_eq!((tally.top1, tally.clips), (2, 3));
         assert_eq!(tally.confusion[Action::Kick.index()][Action::Kick.index()], 1);
         assert_eq!(tally.confusion[Action::Kick.index()][Action::Wave.index()], 1);
-    }
-
-    #[test]
-    fn calibration_error_is_the_distance_between_score_and_truth() {
-        let mut tally = tally();
-        let mut scores = vec![0.0; ACTIONS];
-        scores[Action::Wave.index()] = 0.75;
-        tally.add(&sample(Action::Wave, None), &[0.0; 2 * ACTIONS], &scores);
-        assert!((tally.calibration_error() - 0.25 / ACTIONS as f64).abs() < 1e-6);
     }
 }

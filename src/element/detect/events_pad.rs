@@ -11,41 +11,32 @@ use super::lines::{Item, Lines};
 /// One turn of the pad's task. `false`: the pad is closed or flushing, and the task pauses.
 pub fn turn(pad: &gst::Pad, element: &gst::Element, sinkpad: &gst::Pad, lines: &Lines) -> bool {
     let Some(item) = lines.next() else { return false };
-    let flow = match item {
-        Item::Start => {
-            start_stream(pad, element, sinkpad);
-            Ok(gst::FlowSuccess::Ok)
-        }
+    match item {
+        Item::Start => start_stream(pad, element, sinkpad),
         Item::Segment(segment) => {
             if pad.sticky_event::<gst::event::StreamStart>(0).is_none() {
                 start_stream(pad, element, sinkpad);
             }
             pad.push_event(gst::event::Segment::new(&segment));
-            Ok(gst::FlowSuccess::Ok)
         }
         Item::Gap { start, end } => {
             ensure_segment(pad, element, sinkpad);
             pad.push_event(gst::event::Gap::builder(start).duration(end - start).build());
-            Ok(gst::FlowSuccess::Ok)
         }
         Item::Line { pts, line } => {
             ensure_segment(pad, element, sinkpad);
             let mut buffer = gst::Buffer::from_slice(format!("{}\n", line.json).into_bytes());
             buffer.get_mut().expect("a new buffer has one owner").set_pts(pts);
-            pad.push(buffer).inspect_err(|_| lines.lost(&line))
+            if let Err(error) = pad.push(buffer) {
+                gst::debug!(CAT, obj = pad, "a line is refused: {error}");
+                // Nobody listens now: a sink may be linked or started later.
+                let later = [gst::FlowError::NotLinked, gst::FlowError::Flushing].contains(&error);
+                lines.refused(line, !later);
+            }
         }
         Item::Eos => {
             ensure_segment(pad, element, sinkpad);
             pad.push_event(gst::event::Eos::new());
-            return true;
-        }
-    };
-    match flow {
-        // Nobody listens now: a sink may be linked or started later.
-        Ok(_) | Err(gst::FlowError::NotLinked | gst::FlowError::Flushing) => (),
-        Err(error) => {
-            gst::debug!(CAT, obj = pad, "no more lines: {error}");
-            lines.die();
         }
     }
     true

@@ -68,6 +68,12 @@ struct Queue {
     carried: Vec<Line>,
     /// Events whose start never left: nothing more is told of them.
     withheld: HashSet<Uuid>,
+    /// A stream-start that a flush passed over.
+    start_due: bool,
+    /// Counts flushes, streams and links: an error of before one says nothing about after it.
+    revivals: u64,
+    /// As `revivals` was when the task took its last item.
+    taken_at: u64,
     dropped: u64,
     segment: Option<gst::FormattedSegment<gst::ClockTime>>,
     /// PTS of the video buffer that came last.
@@ -110,9 +116,12 @@ impl Lines {
     pub fn flush_start(&self) {
         let mut queue = self.lock();
         queue.flushing = true;
+        queue.revivals += 1;
         for item in std::mem::take(&mut queue.items) {
-            if let Item::Line { line, .. } = item {
-                queue.pass_over(line);
+            match item {
+                Item::Line { line, .. } => queue.pass_over(line),
+                Item::Start => queue.start_due = true,
+                _ => (),
             }
         }
         queue.clear();
@@ -123,12 +132,17 @@ impl Lines {
     pub fn flush_stop(&self) {
         let mut queue = self.lock();
         (queue.flushing, queue.segment) = (false, None);
+        if std::mem::take(&mut queue.start_due) {
+            queue.items.push_front(Item::Start);
+        }
         self.changed.notify_all();
     }
 
     /// A new link or stream: downstream may take lines again.
     pub fn revive(&self) {
-        self.lock().dead = false;
+        let mut queue = self.lock();
+        queue.dead = false;
+        queue.revivals += 1;
         self.changed.notify_all();
     }
 
@@ -147,6 +161,8 @@ impl Lines {
         let mut queue = self.lock();
         queue.started = true;
         queue.dead = false;
+        queue.revivals += 1;
+        queue.start_due |= queue.open && queue.flushing;
         if queue.open && !queue.flushing {
             // What follows repeats everything but lines: without this a blocked sink and a camera that
             // reconnects for days would grow the queue.
@@ -245,6 +261,7 @@ impl Lines {
             return None;
         }
         let item = queue.items.pop_front()?;
+        queue.taken_at = queue.revivals;
         if matches!(item, Item::Line { .. }) {
             queue.lines -= 1;
             self.changed.notify_all();
@@ -252,22 +269,24 @@ impl Lines {
         Some(item)
     }
 
-    /// Downstream did not take this line.
-    pub fn lost(&self, line: &Line) {
-        self.lock().lose(line);
-    }
-
-    /// Downstream takes nothing more until the next flush, stream or link.
-    pub fn die(&self) {
+    /// Downstream did not take this line. `dead`: nor will it take others until the next flush, stream or
+    /// link; if one of those came meanwhile, the error was before it.
+    pub fn refused(&self, line: Line, dead: bool) {
         let mut queue = self.lock();
-        for item in std::mem::take(&mut queue.items) {
-            if let Item::Line { line, .. } = item {
-                queue.lose(&line);
-            }
+        if queue.flushing {
+            return queue.pass_over_first(line);
         }
-        queue.clear();
-        queue.dead = true;
-        self.changed.notify_all();
+        queue.lose(&line);
+        if dead && queue.taken_at == queue.revivals {
+            for item in std::mem::take(&mut queue.items) {
+                if let Item::Line { line, .. } = item {
+                    queue.lose(&line);
+                }
+            }
+            queue.clear();
+            queue.dead = true;
+            self.changed.notify_all();
+        }
     }
 }
 
@@ -314,10 +333,22 @@ impl Queue {
         }
     }
 
+    /// As `pass_over`, of the line that the task had taken: before those that waited behind it.
+    fn pass_over_first(&mut self, line: Line) {
+        let others = std::mem::take(&mut self.carried);
+        self.pass_over(line);
+        self.carried.extend(others);
+    }
+
     /// There is a position again: the ends that were carried over a flush are queued.
     fn release(&mut self) {
         for line in std::mem::take(&mut self.carried) {
-            self.put(line);
+            // Its start may have been refused while the flush was under way.
+            if self.is_withheld(&line) {
+                self.forget(&line);
+            } else {
+                self.put(line);
+            }
         }
     }
 }
@@ -397,6 +428,59 @@ mod tests {
     }
 
     #[test]
+    fn a_line_in_flight_at_a_flush_is_passed_over_like_those_behind_it() {
+        let lines = Lines::default();
+        lines.open();
+        for event in [1, 2] {
+            lines.line(line(event, Phase::Start), false);
+        }
+        assert!(lines.next().is_some());
+        lines.line(line(1, Phase::End), false);
+        // The start of 2 is on its way, and refused because of the flush; its end was carried already.
+        assert!(lines.next().is_some());
+        lines.flush_start();
+        lines.line(line(2, Phase::End), false);
+        lines.refused(line(2, Phase::Start), false);
+        lines.flush_stop();
+        lines.advance(at(70));
+        assert_eq!((waiting(&lines), lines.dropped()), (vec!["1 End".to_string()], 0));
+        // An end on its way stays before those that wait.
+        let lines = Lines::default();
+        lines.open();
+        lines.line(line(1, Phase::Start), false);
+        assert!(lines.next().is_some());
+        lines.line(line(1, Phase::End), false);
+        assert!(lines.next().is_some());
+        lines.flush_start();
+        lines.refused(line(1, Phase::End), false);
+        lines.flush_stop();
+        lines.advance(at(70));
+        assert_eq!((waiting(&lines), lines.dropped()), (vec!["1 End".to_string()], 0));
+    }
+
+    #[test]
+    fn an_error_of_before_a_new_link_does_not_end_it() {
+        let lines = Lines::default();
+        lines.open();
+        lines.line(line(1, Phase::Start), false);
+        assert!(lines.next().is_some());
+        lines.revive();
+        lines.refused(line(1, Phase::Start), true);
+        lines.line(line(2, Phase::Start), false);
+        assert_eq!(waiting(&lines), ["2 Start"]);
+    }
+
+    #[test]
+    fn a_stream_start_that_waits_at_a_flush_follows_it() {
+        let lines = Lines::default();
+        lines.open();
+        lines.stream_start();
+        lines.flush_start();
+        lines.flush_stop();
+        assert_eq!(lines.next(), Some(Item::Start));
+    }
+
+    #[test]
     fn the_segment_of_before_a_flush_is_not_told_again() {
         gst::init().unwrap();
         let lines = Lines::default();
@@ -414,7 +498,8 @@ mod tests {
             let lines = Lines::default();
             lines.open();
             lines.line(line(1, Phase::Start), false);
-            lines.die();
+            assert!(lines.next().is_some());
+            lines.refused(line(1, Phase::Start), true);
             lines.line(line(2, Phase::Start), false);
             assert_eq!(lines.dropped(), 2);
             revive(&lines);

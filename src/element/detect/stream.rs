@@ -171,6 +171,8 @@ impl XClipDetect {
                     run.outlet.flush_stop();
                 }
                 self.state().timeline = Timeline::None;
+                // Nothing new where a FLUSH_START came; else the task would be waited for and never wake.
+                self.lines.flush_start();
                 if let Some(events) = self.events_pad() {
                     // The task has met the flush or does so now; its lock says that it has gone.
                     let _ = events.pause_task();

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use super::{KINDS, Played};
 use crate::command::figures::quantile;
-use crate::command::reliability::{Reliability, Sample, samples};
+use crate::command::reliability::{Reliability, Sample};
 use crate::command::table::{Align, Table};
 use crate::command::{CommandError, plot, say};
 
@@ -29,7 +29,7 @@ pub fn measure(played: &[Played], folder: Option<&Path>) -> Result<(), CommandEr
             .filter(|stream| stream.kind == kind)
             .flat_map(|stream| {
                 let positions = 0..stream.recording.labels.len();
-                positions.flat_map(|position| samples(&stream.recording, &stream.truth, position))
+                positions.flat_map(|position| stream.recording.judged(&stream.truth, position))
             })
             .collect();
         let reliability = Reliability::of(&judged);
