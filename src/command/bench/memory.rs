@@ -9,7 +9,7 @@ pub struct Memory {
     pub resident_mb: f64,
     /// Of it what is not backed by a file.
     pub anonymous_mb: f64,
-    /// Most that was resident since [`forget_peak`].
+    /// Most that was resident since `forget_peak`.
     pub peak_mb: f64,
 }
 

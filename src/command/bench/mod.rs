@@ -98,7 +98,7 @@ pub fn run(options: &Options, out: &mut dyn Write) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Answers requests for single rounds, one per line; see [`serve`].
+/// Answers requests for single rounds, one per line; see `serve`.
 pub fn run_interactive(options: &Options, requests: impl BufRead, out: &mut dyn Write) -> anyhow::Result<()> {
     check(options)?;
     ensure!(options.precisions.len() == 1, "--interactive takes one precision");
