@@ -64,7 +64,7 @@ pub fn write_clips(out: &mut impl Write, options: &RawOptions) -> io::Result<()>
     let mut options = options.clone();
     let (first, last) = (options.clip.hardness, options.final_hardness);
     for i in 0..options.count {
-        let position = options.start + i * options.step;
+        let position = options.start.wrapping_add(i.wrapping_mul(options.step));
         let done = (position as f32 / options.ramp.max(1) as f32).min(1.0);
         options.clip.hardness = first + (last - first) * done;
         let seed = options.seed.wrapping_add(position);
