@@ -88,12 +88,26 @@ pub fn measure(judge: &mut Judge, arguments: &Eval) -> Result<f64, CommandError>
             confusion::draw(&path, world.name, &tally.confusion)?;
             write_table(&path.with_extension("csv"), &tally.confusion)?;
         }
-        plain.get_or_insert(share(tally.top1, tally.clips));
+        plain.get_or_insert(tally.top1());
     }
     Ok(plain.unwrap_or(0.0))
 }
 
 fn measure_world(judge: &mut Judge, arguments: &Eval, world: &World) -> Result<Tally, CommandError> {
+    let (hardness, hard, company) = (world.hardness, world.hard, world.company);
+    let options = ClipOptions { hardness, hard, company, ..judge.options() };
+    tally(judge, arguments.seed, arguments.clips, &options, |_, _| ())
+}
+
+/// What `count` clips from `seed` on give. `spoil` may change a clip's frames (T × S × S × 3 bytes) before
+/// they are seen; it knows the clip's number.
+pub fn tally(
+    judge: &mut Judge,
+    first: u64,
+    count: u32,
+    options: &ClipOptions,
+    spoil: impl Fn(&mut [u8], u64),
+) -> Result<Tally, CommandError> {
     let held_out = Action::ALL.map(|action| action.held_out_phrasings()[0]);
     let background = judge.background().to_vec();
     let prompts: Vec<&str> = Action::ALL
@@ -104,16 +118,15 @@ fn measure_world(judge: &mut Judge, arguments: &Eval, world: &World) -> Result<T
         .collect();
     let scorer = judge.scorer(ACTIONS, prompts.len());
     let prompts = judge.texts(&prompts)?;
-    let (hardness, hard, company) = (world.hardness, world.hard, world.company);
-    let options = ClipOptions { hardness, hard, company, ..judge.options() };
     let mut tally = Tally {
         confusion: vec![[0; ACTIONS]; ACTIONS],
         scores: vec![Vec::new(); ACTIONS],
         ..Tally::default()
     };
-    let bar = ProgressBar::new(arguments.clips.into());
-    for seed in 0..u64::from(arguments.clips) {
-        let clip = clip(arguments.seed.wrapping_add(seed), &options);
+    let bar = ProgressBar::new(count.into());
+    for number in 0..u64::from(count) {
+        let mut clip = clip(first.wrapping_add(number), options);
+        spoil(&mut clip.frames, number);
         let features = judge.watch(&clip.frames)?;
         let logits = judge.compare(&features, &prompts)?;
         tally.add(&clip, &logits, &scorer.probabilities(&logits));
@@ -124,6 +137,20 @@ fn measure_world(judge: &mut Judge, arguments: &Eval, world: &World) -> Result<T
 }
 
 impl Tally {
+    /// Share of the clips in which the best label is true.
+    pub fn top1(&self) -> f64 {
+        share(self.top1, self.clips)
+    }
+
+    /// Share of the true labels that score over onset, and of the others that score under offset.
+    pub fn passed(&self) -> (f64, f64) {
+        (share(self.present, self.labels[1]), share(self.absent, self.labels[0]))
+    }
+
+    pub fn calibration_error(&self) -> f64 {
+        self.reliability.error()
+    }
+
     /// With two people either action is right, and the clip is counted in the row of the first person's.
     fn add(&mut self, clip: &Clip, logits: &[f32], probabilities: &[f32]) {
         let truth = clip.action.index();
@@ -165,15 +192,14 @@ fn print_tally(world: &str, tally: &Tally) -> Result<(), CommandError> {
     let clips = tally.clips;
     say!(
         "\n{world}, {clips} clips: top-1 {:.3}, top-5 {:.3} of {ACTIONS} labels; held-out phrasings top-1 {:.3}",
-        share(tally.top1, clips),
+        tally.top1(),
         share(tally.top5.iter().sum(), clips),
         share(tally.held_out, clips),
     );
+    let (present, absent) = tally.passed();
     say!(
-        "score of the true label over 0.6: {:.3}; of the others under 0.4: {:.3}; calibration error {:.3}",
-        share(tally.present, tally.labels[1]),
-        share(tally.absent, tally.labels[0]),
-        tally.reliability.error(),
+        "score of the true label over 0.6: {present:.3}; of the others under 0.4: {absent:.3}; calibration error {:.3}",
+        tally.calibration_error(),
     );
     if tally.company[0] > 0 {
         let [clips, both] = tally.company;

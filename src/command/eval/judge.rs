@@ -32,8 +32,17 @@ pub struct Judge {
 
 impl Judge {
     pub fn new(name: &str, precision: Precision, threads: usize) -> Result<Self, CommandError> {
+        Self::on(name, Device::Auto, precision, threads)
+    }
+
+    pub fn on(
+        name: &str,
+        device: Device,
+        precision: Precision,
+        threads: usize,
+    ) -> Result<Self, CommandError> {
         let model = Model::open(name, Heads::Hf)?;
-        let backend = backend::open(&model, Device::Auto, precision, threads)?;
+        let backend = backend::open(&model, device, precision, threads)?;
         Ok(Self::of(model, backend))
     }
 

@@ -6,6 +6,7 @@ mod files;
 pub mod judge;
 mod pairs;
 mod probes;
+mod robustness;
 #[cfg(feature = "gst")]
 pub mod streams;
 
@@ -43,6 +44,11 @@ pub struct Eval {
     #[cfg(feature = "gst")]
     #[arg(long, requires = "out")]
     pub sweep: bool,
+    /// With --streams: also a quarter of the whole world's streams from other cameras: resolution, frame
+    /// rate, bitrate
+    #[cfg(feature = "gst")]
+    #[arg(long)]
+    pub cameras: bool,
     /// Length of a stream in seconds
     #[cfg(feature = "gst")]
     #[arg(long, default_value_t = 120.0)]
@@ -157,6 +163,7 @@ impl Eval {
             let plain = clips::measure(&mut judge, &self)?;
             pairs::measure(&mut judge, &self)?;
             probes::measure(&mut judge, &self)?;
+            robustness::measure(&mut judge, &self)?;
             good &= plain >= least;
         }
         #[cfg(feature = "gst")]

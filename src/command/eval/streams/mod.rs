@@ -1,6 +1,7 @@
 //! Event level: scripted streams, as H.264, through the real element in sync mode.
 
 mod backgrounds;
+mod cameras;
 mod grid;
 mod plot;
 mod scores;
@@ -41,13 +42,7 @@ pub fn measure(arguments: &Eval) -> Result<(f64, f64), CommandError> {
     let plain = match arguments.out.as_ref().filter(|_| arguments.sweep) {
         Some(folder) => measure_and_sweep(arguments, folder)?,
         None => {
-            let played = play_all(arguments, |stream| {
-                let labels = stream.labels.join("\n");
-                let detect = detector(arguments, sweep::HOP)?;
-                detect.set_property("labels", &labels);
-                arguments.against.apply(&detect)?;
-                stream.play(&Camera::default(), &detect, &stream.labels)
-            })?;
+            let played = play_all(arguments, |stream| play(arguments, stream, &Camera::default()))?;
             let played: Vec<Played> =
                 played.into_iter().map(|(kind, stream, recording)| shown(kind, &stream, recording)).collect();
             describe(arguments)?;
@@ -57,6 +52,9 @@ pub fn measure(arguments: &Eval) -> Result<(f64, f64), CommandError> {
             all.into_iter().next().unwrap_or_default()
         }
     };
+    if arguments.cameras {
+        cameras::measure(arguments)?;
+    }
     Ok((plain.precision(), plain.recall()))
 }
 
@@ -117,6 +115,14 @@ fn play_all<T>(
     }
     bar.finish_and_clear();
     Ok(played)
+}
+
+/// Through the element as a user would set it.
+fn play(arguments: &Eval, stream: &Stream, camera: &Camera) -> Result<Recording, CommandError> {
+    let detect = detector(arguments, sweep::HOP)?;
+    detect.set_property("labels", stream.labels.join("\n"));
+    arguments.against.apply(&detect)?;
+    stream.play(camera, &detect, &stream.labels)
 }
 
 fn detector(arguments: &Eval, hop: u32) -> Result<gst::Element, CommandError> {
