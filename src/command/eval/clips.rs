@@ -23,7 +23,8 @@ pub struct Tally {
     clips: usize,
     top1: usize,
     top5: [usize; ACTIONS],
-    held_out: usize,
+    /// By each of an action's two phrasings never trained.
+    held_out: [usize; 2],
     /// Scores of the true labels over onset, and of the other labels under offset.
     present: usize,
     absent: usize,
@@ -108,12 +109,13 @@ pub fn tally(
     options: &ClipOptions,
     spoil: impl Fn(&mut [u8], u64),
 ) -> Result<Tally, CommandError> {
-    let held_out = Action::ALL.map(|action| action.held_out_phrasings()[0]);
+    let held_out = |which: usize| Action::ALL.map(|action| action.held_out_phrasings()[which]);
     let background = judge.background().to_vec();
     let prompts: Vec<&str> = Action::ALL
         .map(Action::label)
         .into_iter()
-        .chain(held_out)
+        .chain(held_out(0))
+        .chain(held_out(1))
         .chain(background.iter().map(String::as_str))
         .collect();
     let scorer = judge.scorer(ACTIONS, prompts.len());
@@ -156,7 +158,7 @@ impl Tally {
         let truth = clip.action.index();
         let other = clip.other.map(|(action, _)| action.index());
         let is_true = |label: usize| label == truth || Some(label) == other;
-        let (labels, held_out) = (&logits[..ACTIONS], &logits[ACTIONS..2 * ACTIONS]);
+        let (labels, held_out) = (&logits[..ACTIONS], &logits[ACTIONS..3 * ACTIONS]);
         let best = |values: &[f32]| {
             let mut order: Vec<usize> = (0..ACTIONS).collect();
             order.sort_by(|&a, &b| values[b].total_cmp(&values[a]));
@@ -167,7 +169,9 @@ impl Tally {
         let right = is_true(order[0]);
         self.top1 += usize::from(right);
         self.top5[truth] += usize::from(order[..5].iter().any(|&label| is_true(label)));
-        self.held_out += usize::from(is_true(best(held_out)[0]));
+        for (right, phrasing) in self.held_out.iter_mut().zip(held_out.chunks(ACTIONS)) {
+            *right += usize::from(is_true(best(phrasing)[0]));
+        }
         for (label, &p) in probabilities.iter().enumerate().take(ACTIONS) {
             let true_label = is_true(label);
             self.labels[usize::from(true_label)] += 1;
@@ -191,10 +195,11 @@ pub fn share(count: usize, all: usize) -> f64 {
 fn print_tally(world: &str, tally: &Tally) -> Result<(), CommandError> {
     let clips = tally.clips;
     say!(
-        "\n{world}, {clips} clips: top-1 {:.3}, top-5 {:.3} of {ACTIONS} labels; held-out phrasings top-1 {:.3}",
+        "\n{world}, {clips} clips: top-1 {:.3}, top-5 {:.3} of {ACTIONS} labels; held-out phrasings top-1 {:.3} and {:.3}",
         tally.top1(),
         share(tally.top5.iter().sum(), clips),
-        share(tally.held_out, clips),
+        share(tally.held_out[0], clips),
+        share(tally.held_out[1], clips),
     );
     let (present, absent) = tally.passed();
     say!(
@@ -271,7 +276,7 @@ mod tests {
     #[test]
     fn either_of_two_actions_is_right_and_a_third_is_not() {
         let mut tally = tally();
-        let mut logits = vec![0.0; 2 * ACTIONS];
+        let mut logits = vec![0.0; 3 * ACTIONS];
         logits[Action::Wave.index()] = 1.0;
         let scores = vec![0.0; ACTIONS];
         for (action, other) in
