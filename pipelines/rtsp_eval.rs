@@ -8,7 +8,7 @@ mod rtsp_scene;
 
 use std::error::Error;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use gst::prelude::*;
 use gstreamer as gst;
@@ -112,7 +112,5 @@ fn main() -> Result<(), Box<dyn Error>> {
     for ((_, stream), stats) in streams.iter().zip(counted) {
         println!("{}: {stats}", stream.name);
     }
-    // The last picture's viewer may still be leaving.
-    std::thread::sleep(Duration::from_millis(200));
     Ok(())
 }
