@@ -65,6 +65,7 @@ fn one_recording_is_judged_under_every_background_setting_of_the_gate_and_camera
         "min-duration-off (s)",
         "on the front where nothing gets better",
         "the defaults",
+        "highest F1 within the bars of delay",
         "2 pictures/s",
         "1280×720",
         "50 kbit/s",

@@ -14,7 +14,7 @@ use crate::command::table::{Align, Table};
 use crate::command::{CommandError, say};
 use crate::event::GateSettings;
 
-const ONSETS: [f32; 11] = [0.3, 0.35, 0.4, 0.45, 0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8];
+const ONSETS: [f32; 11] = [0.3, 0.4, 0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9];
 const OFFSETS: [f32; 4] = [0.2, 0.3, 0.4, 0.5];
 const SMOOTHINGS: [u64; 5] = [0, 250, 500, 750, 1000];
 const MIN_DURATIONS_ON: [u64; 4] = [0, 250, 500, 1000];
@@ -140,18 +140,64 @@ pub fn run(played: &[Played], folder: &Path) -> Result<(), CommandError> {
     );
     say!("{table}");
     let default = Point::new(Settings::default(), played);
-    let mut table = Table::new(COLUMNS);
-    table.row(default.cells());
-    say!("the defaults\n{table}");
-    if let Some(best) = front.first() {
-        let verdict = if best.shortfall() <= 1.0 { "meets every bar" } else { "is nearest to the bars" };
-        let name = |(value, column): (&String, &(&str, Align))| format!("{} {value}", column.0);
-        let named: Vec<String> = best.cells().iter().zip(&COLUMNS).take(5).map(name).collect();
-        say!("{verdict}: {} (worst ratio to a bar {:.2})", named.join(", "), best.shortfall());
-    }
+    choices(&points, &front, &default)?;
     write(&folder.join("grid.csv"), &points)?;
     front.truncate(SHOWN);
     plot::grid(&folder.join("grid.svg"), &points, &front, &default)
+}
+
+/// What one might settle for, beside the defaults.
+fn choices(points: &[Point], front: &[Point], default: &Point) -> Result<(), CommandError> {
+    let highest = |fits: &dyn Fn(&Point) -> bool| {
+        let fitting = points.iter().filter(|point| fits(point));
+        fitting.max_by(|a, b| a.f1.total_cmp(&b.f1).then(b.delay_p50.total_cmp(&a.delay_p50)))
+    };
+    let prompt = |point: &Point| point.delay_p50 <= BAR_DELAY_P50 && point.delay_p90 <= BAR_DELAY_P90;
+    let quiet = |point: &Point| point.false_per_hour <= BAR_FALSE;
+    let rows = [
+        ("the defaults", Some(default)),
+        ("nearest to the bars", front.first()),
+        ("highest F1", highest(&|_| true)),
+        ("highest F1 within the bars of delay", highest(&prompt)),
+        ("highest F1 within the bar of false events", highest(&quiet)),
+    ];
+    let mut table = Table::new(choice_columns());
+    for (name, point) in rows {
+        let Some(point) = point else { continue };
+        let [onset, offset, smoothing, on, hop, f1, delay, false_events, repeats, plain, unlisted] =
+            point.cells();
+        let ratio = format!("{:.2}", point.shortfall());
+        let name = name.to_string();
+        table.row([
+            name,
+            onset,
+            offset,
+            smoothing,
+            on,
+            hop,
+            f1,
+            delay,
+            false_events,
+            repeats,
+            plain,
+            unlisted,
+            ratio,
+        ]);
+    }
+    say!("{table}");
+    match front.first().is_some_and(|best| best.shortfall() <= 1.0) {
+        true => say!("`nearest to the bars` meets every one of them"),
+        false => say!("no setting meets every bar"),
+    }
+    Ok(())
+}
+
+fn choice_columns() -> [(&'static str, Align); 13] {
+    let mut columns = [("", Align::Right); 13];
+    columns[0] = ("choice", Align::Left);
+    columns[1..12].copy_from_slice(&COLUMNS);
+    columns[12] = ("worst ratio to a bar", Align::Right);
+    columns
 }
 
 fn all() -> Vec<Settings> {
