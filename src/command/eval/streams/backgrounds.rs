@@ -2,7 +2,7 @@
 
 use super::stream::{KINDS, QUIET, Stream, WHOLE};
 use super::tape::Scoring;
-use super::{Played, delay, false_per_hour, figures, sweep};
+use super::{Played, delay, false_per_hour, figures, scores, sweep};
 use crate::command::figures::Figures;
 use crate::command::reliability::Reliability;
 use crate::command::table::{Align, Table};
@@ -125,5 +125,6 @@ fn gated(played: &[Played], onset: Option<f32>) -> Vec<Figures> {
 }
 
 fn whole_world(played: &[Played]) -> Reliability {
-    played.iter().filter(|stream| stream.kind == WHOLE).collect()
+    let whole = played.iter().filter(|stream| stream.kind == WHOLE);
+    Reliability::of(&whole.flat_map(scores::samples).collect::<Vec<_>>())
 }

@@ -7,7 +7,7 @@ use super::Played;
 use super::stream::KINDS;
 use crate::command::figures::{quantile, united};
 use crate::command::matching::Span;
-use crate::command::reliability::{Reliability, Sample};
+use crate::command::reliability::{self, Reliability, Sample};
 use crate::command::table::{Align, Table};
 use crate::command::watch::{ABSENT, PRESENT, Window};
 use crate::command::{CommandError, plot, say};
@@ -96,21 +96,28 @@ pub fn measure(played: &[Played], folder: Option<&Path>) -> Result<(), CommandEr
                 format!("{over:.4}"),
             ]);
         }
-        curves.push((description.name, streams().collect::<Reliability>()));
+        let samples: Vec<Sample> = streams().flat_map(samples).collect();
+        curves.push((description.name, Reliability::of(&samples), reliability::temperature(&samples)));
     }
     say!("{table}");
-    let errors: Vec<String> =
-        curves.iter().map(|(name, curve)| format!("{name} {:.3}", curve.error())).collect();
-    say!("expected calibration error of windows: {}", errors.join(", "));
+    let errors = curves.iter().map(|(name, curve, _)| format!("{name} {:.3}", curve.error()));
+    say!("expected calibration error of windows: {}", errors.collect::<Vec<_>>().join(", "));
+    // Without any true label nothing says how sure scores should be.
+    let factors = curves.iter().zip(&KINDS).filter(|(_, kind)| kind.listed);
+    let factors = factors.map(|((name, _, factor), _)| format!("{name} {factor:.2}"));
+    say!(
+        "they would be likeliest at this multiple of the temperature: {}",
+        factors.collect::<Vec<_>>().join(", ")
+    );
     if let Some(folder) = folder {
         let listed = curves.iter().zip(&KINDS).filter(|(_, kind)| kind.listed);
-        let curves: Vec<_> = listed.map(|((name, curve), _)| (*name, curve)).collect();
+        let curves: Vec<_> = listed.map(|((name, curve, _), _)| (*name, curve)).collect();
         plot::reliability(&folder.join("reliability.svg"), &curves)?;
     }
     Ok(())
 }
 
-/// Every label's score of every window that can be judged.
+/// Every label's score of every window, with what that shows.
 fn judged(stream: &Played) -> Vec<(Shows, f32)> {
     let mut all = Vec::new();
     for (position, label) in stream.recording.labels.iter().enumerate() {
@@ -125,14 +132,10 @@ fn judged(stream: &Played) -> Vec<(Shows, f32)> {
     all
 }
 
-impl<'a> FromIterator<&'a Played> for Reliability {
-    fn from_iter<I: IntoIterator<Item = &'a Played>>(streams: I) -> Self {
-        let samples = |stream: &Played| -> Vec<Sample> {
-            let positions = 0..stream.recording.labels.len();
-            positions.flat_map(|position| stream.recording.judged(&stream.truth, position)).collect()
-        };
-        Reliability::of(&streams.into_iter().flat_map(samples).collect::<Vec<_>>())
-    }
+/// Every label's score of every window in which it is certainly true or not.
+pub fn samples(stream: &Played) -> Vec<Sample> {
+    let positions = 0..stream.recording.labels.len();
+    positions.flat_map(|position| stream.recording.judged(&stream.truth, position)).collect()
 }
 
 #[cfg(test)]
