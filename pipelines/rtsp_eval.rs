@@ -107,7 +107,8 @@ fn main() -> Result<(), Box<dyn Error>> {
         rows.push((format!("{}: RTSP", KINDS[*kind].name), figures));
         counted.push(stats);
     }
-    rows.sort_by(|a, b| a.0.cmp(&b.0));
+    // Each stream's two ways below each other: the sort keeps their order.
+    rows.sort_by_key(|(name, _)| streams.iter().position(|(kind, _)| name.starts_with(KINDS[*kind].name)));
     print(rows.iter().map(|(name, figures)| (name.as_str(), figures)))?;
     for ((_, stream), stats) in streams.iter().zip(counted) {
         println!("{}: {stats}", stream.name);
