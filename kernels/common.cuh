@@ -28,6 +28,7 @@ typedef unsigned int uint32;
 
 #define WARP 32
 #define EVERY_LANE 0xffffffffu
+#define MINUS_INFINITY __uint_as_float(0xff800000u)
 
 #ifndef XCLIP_EMULATED
 
