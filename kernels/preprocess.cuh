@@ -89,7 +89,7 @@ __device__ __forceinline__ uint32 row_bytes(const uint8* row, int at, int end, b
 template <int CHANNELS>
 __device__ __forceinline__ void reduce_plane(const int* plan, const Pixel& pixel, const uint8* plane, int stride,
                                              int step, const int offsets[CHANNELS], int table_x, int table_y,
-                                             float lines[TILE_HEIGHT][LINE_BYTES], float sums[CHANNELS]) {
+                                             float4 lines[TILE_HEIGHT][LINE_BYTES / 4], float sums[CHANNELS]) {
     for (int c = 0; c < CHANNELS; c++) sums[c] = 0.0f;
     // The columns of the tile that are covered; starts and ends of their taps rise with the column.
     int left = max((int)blockIdx.x * TILE_WIDTH, plan[PLAN_LEFT]) - plan[PLAN_LEFT];
@@ -121,10 +121,10 @@ __device__ __forceinline__ void reduce_plane(const int* plan, const Pixel& pixel
                     for (int j = 0; j < 4; j++) sum[j] = fmaf((float)(bytes >> (8 * j) & 255), weight, sum[j]);
                 }
             }
-            *reinterpret_cast<float4*>(&lines[line][at]) = make_float4(sum[0], sum[1], sum[2], sum[3]);
+            lines[line][at / 4] = make_float4(sum[0], sum[1], sum[2], sum[3]);
         }
         __syncthreads();
-        const float* line = lines[threadIdx.x / TILE_WIDTH];
+        const float* line = reinterpret_cast<const float*>(lines[threadIdx.x / TILE_WIDTH]);
 #pragma unroll
         for (int c = 0; c < CHANNELS; c++) {
             // Taps whose byte lies in this chunk.

@@ -11,7 +11,7 @@
 extern "C" __global__ void __launch_bounds__(256) preprocess_i420(const uint8* luma, const uint8* cb, const uint8* cr,
                                                                   int luma_stride, int cb_stride, int cr_stride,
                                                                   const int* plan, uint8* levels, half* rows) {
-    __shared__ __align__(16) float lines[TILE_HEIGHT][LINE_BYTES];
+    __shared__ float4 lines[TILE_HEIGHT][LINE_BYTES / 4];
     const int first[1] = {0};
     Pixel pixel = own_pixel(plan);
     float sums[3];

@@ -11,7 +11,7 @@
 extern "C" __global__ void __launch_bounds__(256) preprocess_nv12(const uint8* luma, const uint8* chroma,
                                                                   int luma_stride, int chroma_stride, const int* plan,
                                                                   uint8* levels, half* rows) {
-    __shared__ __align__(16) float lines[TILE_HEIGHT][LINE_BYTES];
+    __shared__ float4 lines[TILE_HEIGHT][LINE_BYTES / 4];
     const int first[1] = {0}, pairs[2] = {0, 1};
     Pixel pixel = own_pixel(plan);
     float sums[3], y[1], c[2];

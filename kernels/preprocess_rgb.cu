@@ -12,7 +12,7 @@
 extern "C" __global__ void __launch_bounds__(256) preprocess_rgb(const uint8* pixels, int stride, int step, int red,
                                                                  int green, int blue, const int* plan, uint8* levels,
                                                                  half* rows) {
-    __shared__ __align__(16) float lines[TILE_HEIGHT][LINE_BYTES];
+    __shared__ float4 lines[TILE_HEIGHT][LINE_BYTES / 4];
     const int offsets[3] = {red, green, blue};
     Pixel pixel = own_pixel(plan);
     float sums[3];
