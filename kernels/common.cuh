@@ -7,7 +7,7 @@
 // emulated.hpp provides, in the global namespace:
 //   __global__ __device__ __forceinline__ __restrict__ __launch_bounds__(n); threadIdx, blockIdx, blockDim,
 //     gridDim; __shared__ for arrays of constant size; DYNAMIC_SHARED (below);
-//   __syncthreads(); __syncwarp(); __shfl_xor_sync(mask, float, lanes);
+//   __syncthreads(); __syncwarp(); __shfl_xor_sync(mask, float, lanes); __shfl_sync(mask, float, lane);
 //   half (2 bytes); __half2float(half); __float2half(float), to nearest even;
 //   uint2, uint4, float2, float4 with their make_ functions, __float_as_uint, __uint_as_float;
 //   fmaf, fmaxf, fminf, sqrtf, exp2f, min, max;

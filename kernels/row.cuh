@@ -52,29 +52,35 @@ __device__ __forceinline__ void write_row(const Row& row, half* to, int chunks) 
     }
 }
 
-// LayerNorm with the biased variance of the second pass, which a large mean does not spoil.
+// LayerNorm with the biased variance of a second pass. The row's first value is taken off before the first one,
+// so that a mean far from zero costs no digits.
 __device__ __forceinline__ void normalise_row(Row& row, int chunks, const float* gain, const float* bias,
                                               float eps) {
-    float sum = 0.0f;
+    const int lane = threadIdx.x % WARP;
+    const float pivot = __shfl_sync(EVERY_LANE, row.values[0][0], 0);
+    const float share = 1.0f / (float)(8 * chunks);
+    float sum = 0.0f, squares = 0.0f;
 #pragma unroll
     for (int i = 0; i < ROW_CHUNKS; i++) {
-        for (int j = 0; j < 8; j++) sum += row.values[i][j];
+        if (lane + i * WARP >= chunks) break;
+        for (int j = 0; j < 8; j++) {
+            row.values[i][j] -= pivot;
+            sum += row.values[i][j];
+        }
     }
-    float per_value = 1.0f / (float)(8 * chunks);
-    float mean = warp_sum(sum) * per_value;
-    float squares = 0.0f;
+    const float mean = warp_sum(sum) * share;
 #pragma unroll
     for (int i = 0; i < ROW_CHUNKS; i++) {
-        if ((int)(threadIdx.x % WARP) + i * WARP >= chunks) break;
+        if (lane + i * WARP >= chunks) break;
         for (int j = 0; j < 8; j++) {
             row.values[i][j] -= mean;
             squares = fmaf(row.values[i][j], row.values[i][j], squares);
         }
     }
-    float scale = reciprocal_sqrt_approx(warp_sum(squares) * per_value + eps);
+    const float scale = reciprocal_sqrt_approx(fmaf(warp_sum(squares), share, eps));
 #pragma unroll
     for (int i = 0; i < ROW_CHUNKS; i++) {
-        int chunk = threadIdx.x % WARP + i * WARP;
+        int chunk = lane + i * WARP;
         if (chunk >= chunks) break;
         float g[8], b[8];
         load_8(g, gain + 8 * chunk);
