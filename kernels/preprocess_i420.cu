@@ -3,7 +3,7 @@
 // luma, cb, cr: planes in device memory, rows `…_stride` bytes apart; plan: see preprocess.cuh; levels [S, S, 3] u8
 // and rows [P, columns] f16, either may be null.
 // Launch: grid (S/32, S/8), both rounded up, 256 threads.
-// Reference: src/preprocess/reference.rs. Tolerance: 0.1 of a level before rounding.
+// Reference: src/preprocess/reference.rs. Tolerance: 0.001 of a level before rounding.
 // Bound: memory; the rows of a tile are read once or twice, through L2.
 #include "common.cuh"
 #include "preprocess.cuh"

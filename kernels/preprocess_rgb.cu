@@ -4,7 +4,7 @@
 // blue are used (RGB 0 1 2, BGRx 2 1 0 …); plan: see preprocess.cuh; levels [S, S, 3] u8 and rows [P, columns] f16,
 // either may be null.
 // Launch: grid (S/32, S/8), both rounded up, 256 threads.
-// Reference: src/preprocess/reference.rs. Tolerance: 0.1 of a level before rounding.
+// Reference: src/preprocess/reference.rs. Tolerance: 0.001 of a level before rounding.
 // Bound: memory; the rows of a tile are read once or twice, through L2.
 #include "common.cuh"
 #include "preprocess.cuh"
