@@ -44,6 +44,13 @@ impl Bound {
             Precision::Auto | Precision::F32 if logits => Self::max_abs(2e-4),
             Precision::Auto | Precision::F32 if embeddings => Self::max_abs(1e-5),
             Precision::Auto | Precision::F32 => Self::max_abs(5e-5),
+            // Every stored value of order 1 to 8 is rounded to 11 bits, sums are f32: each layer adds about
+            // 3e-4 of a vector's length, in directions of its own. Pixels reach 2.7, where a unit is 2e-3.
+            Precision::F16 if logits => Self::max_abs(0.02),
+            Precision::F16 if stage == "probs" => Self::max_abs(0.01),
+            Precision::F16 if stage.starts_with("pixel") => Self::max_abs(1e-3),
+            Precision::F16 if embeddings => Self::cosine(0.9999),
+            Precision::F16 => Self::cosine(0.9998),
             // What bytes round off adds up layer by layer to about 0.02 % of a vector's length; a bound on
             // single values would follow the largest of them. A logit that moves by δ while the others
             // move against it moves its probability by δ/2 at most.

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use super::queue::{Queue, Todo, Waiting};
 use super::texts::Texts;
 use super::{Dropped, EngineError, Frame, Prompts, Scored, State};
-use crate::backend::{Backend, BackendError, Prepared};
+use crate::backend::{Backend, BackendError, Prepared, TextFeatures, expect};
 use crate::preprocess::Reduced;
 
 /// Prompts encoded in one call, before other streams get a turn: enough rows for a fast product, less
@@ -122,17 +122,17 @@ impl Worker {
             .iter()
             .map(|w| w.job().frames.iter().filter_map(|frame| frame.prepared.get().cloned()).collect())
             .collect();
-        let clips: Vec<&[Prepared]> = clips.iter().map(Vec::as_slice).collect();
-        let features = self.backend.encode(&clips)?;
-        expect("clip features", windows.len(), features.len())?;
+        let texts = |w: &Waiting| {
+            self.texts.get(&w.job().prompts).expect("`next` gives windows with complete texts only").clone()
+        };
+        let texts: Vec<Arc<[TextFeatures]>> = windows.iter().map(texts).collect();
+        let pairs: Vec<(&[Prepared], &[TextFeatures])> =
+            clips.iter().zip(&texts).map(|(clip, texts)| (clip.as_slice(), &**texts)).collect();
+        let logits = self.backend.score(&pairs)?;
+        expect("rows of logits", windows.len(), logits.len())?;
         let mut answers = Vec::with_capacity(windows.len());
-        for (window, features) in windows.iter().zip(&features) {
-            let prompts = &window.job().prompts;
-            let texts = self.texts.get(prompts).expect("`next` gives windows with complete texts only");
-            let mut rows = self.backend.compare(&[features], texts)?;
-            expect("rows of logits", 1, rows.len())?;
-            let logits = rows.remove(0);
-            expect("logits", prompts.len(), logits.len())?;
+        for (window, logits) in windows.iter().zip(logits) {
+            expect("logits", window.job().prompts.len(), logits.len())?;
             if logits.iter().any(|x| !x.is_finite()) {
                 return Err(BackendError::NotFinite { what: "logits" });
             }
@@ -140,11 +140,4 @@ impl Worker {
         }
         Ok(answers)
     }
-}
-
-fn expect(what: &'static str, expected: usize, found: usize) -> Result<(), BackendError> {
-    if expected == found {
-        return Ok(());
-    }
-    Err(BackendError::Shape { what: what.into(), expected: expected.to_string(), found: found.to_string() })
 }

@@ -139,7 +139,7 @@ fn measure_one(options: &Options, precision: Precision, subject: &mut Subject) -
     let roof = Roof::measure(options.threads);
     let (registers, product) = match subject.backend.precision() {
         Precision::Int8 => (roof.dot, roof.gemm_int8),
-        Precision::F32 | Precision::Auto => (roof.fma, roof.gemm),
+        Precision::F32 | Precision::F16 | Precision::Auto => (roof.fma, roof.gemm),
     };
     let mut rounds = Vec::with_capacity(options.rounds);
     for round in 0..options.rounds + 2 {
