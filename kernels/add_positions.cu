@@ -2,7 +2,8 @@
 //
 // features, out [N, T, E] f16 (may be the same), positions [T, E] f32; E a multiple of 8.
 // Launch: one thread per 8 values, blocks so that threads ≥ N·T·E/8.
-// Reference: src/backend/cpu/mit.rs. Tolerance: half a unit of the last f16 place. Bound: memory.
+// Reference: src/backend/cpu/mit.rs. Tolerance: half a unit of the last f16 place.
+// Bound: memory.
 #include "common.cuh"
 
 extern "C" __global__ void add_positions(const half* features, const float* positions, half* out, int clips,

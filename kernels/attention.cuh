@@ -43,8 +43,8 @@ __device__ __forceinline__ int tile_chunk(int row, int chunk) {
 // Starts the copies of `rows` rows from row `first` on into a tile; those from `end` on become zeros. Row
 // `extra_at` is read at `extra`.
 template <int HEAD>
-__device__ __forceinline__ void load_tile(uint4* tile, const half* from, int stride, int first, int rows, int end,
-                                          const half* extra, int extra_at, int width) {
+__device__ __forceinline__ void load_tile(uint4* tile, const half* from, int stride, int first, int rows,
+                                          int end, const half* extra, int extra_at, int width) {
     const int chunks = HEAD / 8;
     for (int i = threadIdx.x; i < rows * chunks; i += blockDim.x) {
         int row = i / chunks, chunk = i % chunks;
@@ -56,10 +56,10 @@ __device__ __forceinline__ void load_tile(uint4* tile, const half* from, int str
 
 template <int HEAD>
 __device__ __forceinline__ void attend(const AttentionHead& a) {
-    const int STEPS = HEAD / 16;                 // of the first product, 16 values of a head each
-    const int COLUMNS = HEAD / 8;                // of the result, 8 values each
-    const int GROUPS = KEY_TILE / 16;            // of keys
-    const int TILE = KEY_TILE * HEAD / 8;        // in 16-byte units
+    const int STEPS = HEAD / 16;           // of the first product, 16 values of a head each
+    const int COLUMNS = HEAD / 8;          // of the result, 8 values each
+    const int GROUPS = KEY_TILE / 16;      // of keys
+    const int TILE = KEY_TILE * HEAD / 8;  // in 16-byte units
     DYNAMIC_SHARED(shared);
 
     const int warps = blockDim.x / WARP, warp = threadIdx.x / WARP, lane = threadIdx.x % WARP;
@@ -75,11 +75,12 @@ __device__ __forceinline__ void attend(const AttentionHead& a) {
         int first = tile * KEY_TILE;
         int rows = min(KEY_TILE, (keys - first + 15) / 16 * 16);
         load_tile<HEAD>(stage, a.key, a.key_stride, first, rows, keys, a.extra_key, extra_at, a.width);
-        load_tile<HEAD>(stage + TILE, a.value, a.key_stride, first, rows, keys, a.extra_value, extra_at, a.width);
+        load_tile<HEAD>(stage + TILE, a.value, a.key_stride, first, rows, keys, a.extra_value, extra_at,
+                        a.width);
         copy_async_commit();
     };
-    load_tile<HEAD>(shared + 2 * TILE, a.query, a.query_stride, first_query, warps * 16, a.queries, a.query, -1,
-                    a.width);
+    load_tile<HEAD>(shared + 2 * TILE, a.query, a.query_stride, first_query, warps * 16, a.queries, a.query,
+                    -1, a.width);
     load_keys(0);
     copy_async_wait<0>();
     __syncthreads();
@@ -99,7 +100,6 @@ __device__ __forceinline__ void attend(const AttentionHead& a) {
     }
     // Of rows lane/4 and lane/4 + 8 of the warp's queries; the sum is this lane's share.
     float maximum[2] = {MINUS_INFINITY, MINUS_INFINITY}, sum[2] = {0.0f, 0.0f};
-    const int own_query = first_query + warp * 16 + lane / 4;
 
     for (int tile = 0; tile < tiles; tile++) {
         if (tile > 0) {
@@ -127,6 +127,7 @@ __device__ __forceinline__ void attend(const AttentionHead& a) {
             }
         }
         if (first_key + KEY_TILE > all_keys || (a.causal && first_key + KEY_TILE > first_query)) {
+            const int own_query = first_query + warp * 16 + lane / 4;
 #pragma unroll
             for (int column = 0; column < 2 * GROUPS; column++) {
                 for (int i = 0; i < 4; i++) {
@@ -193,8 +194,8 @@ __device__ __forceinline__ void attend(const AttentionHead& a) {
         int row = warp * 16 + lane / 4 + half_tile * 8;
 #pragma unroll
         for (int column = 0; column < COLUMNS; column++) {
-            words[tile_chunk<HEAD>(row, column) * 4 + lane % 4] =
-                pack_halves(result[column][2 * half_tile] * factor, result[column][2 * half_tile + 1] * factor);
+            words[tile_chunk<HEAD>(row, column) * 4 + lane % 4] = pack_halves(
+                result[column][2 * half_tile] * factor, result[column][2 * half_tile + 1] * factor);
         }
     }
     __syncwarp();

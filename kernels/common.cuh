@@ -5,16 +5,16 @@
 // kernels on a processor so that they are tested where no GPU is.
 //
 // emulated.hpp provides, in the global namespace:
-//   __global__ __device__ __forceinline__ __restrict__ __launch_bounds__(n); threadIdx, blockIdx, blockDim,
-//     gridDim; __shared__ for arrays of constant size; DYNAMIC_SHARED (below);
+//   __global__ __device__ __forceinline__ __restrict__ __launch_bounds__(n[, n]);
+//   threadIdx, blockIdx, blockDim, gridDim; __shared__ for arrays of constant size; DYNAMIC_SHARED (below);
 //   __syncthreads(); __syncwarp(); __shfl_xor_sync(mask, float, lanes); __shfl_sync(mask, float, lane);
 //   half (2 bytes); __half2float(half); __float2half(float), to nearest even;
 //   uint2, uint4, float2, float4 with their make_ functions, __float_as_uint, __uint_as_float;
 //   fmaf, fmaxf, fminf, sqrtf, exp2f, min, max;
 //   every function below marked "emulated", with exactly this signature and meaning.
 // mma, ldmatrix, shuffles and barriers are collective: all 32 lanes (all threads) arrive at the same call.
-// Every kernel is written out as `extern "C" __global__ void [__launch_bounds__(n)] NAME(arguments)`, so that
-// scripts can list names and arguments.
+// Every kernel is written out as `extern "C" __global__ void [__launch_bounds__(n[, n])] NAME(arguments)`
+// (white space may be a new line), so that scripts can list names and arguments.
 #pragma once
 
 #ifdef XCLIP_EMULATED

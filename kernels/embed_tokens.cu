@@ -1,9 +1,11 @@
-// x[r] = tokens[ids[r]] + positions[positions_of[r]]: the text tower's input, prompts of any length end to end.
+// x[r] = tokens[ids[r]] + positions[positions_of[r]]: the text tower's input, prompts of any length end to
+// end.
 //
-// ids, positions_of [rows]; tokens [vocabulary, W] f16; positions [context, W] f32; x [rows, W] f16; W a multiple
-// of 8.
+// ids, positions_of [rows]; tokens [vocabulary, W] f16; positions [context, W] f32; x [rows, W] f16; W a
+// multiple of 8.
 // Launch: one thread per 8 values, blocks so that threads ≥ rows·W/8.
-// Reference: src/backend/cpu/text.rs. Tolerance: half a unit of the last f16 place. Bound: memory.
+// Reference: src/backend/cpu/text.rs. Tolerance: half a unit of the last f16 place.
+// Bound: memory.
 #include "common.cuh"
 
 extern "C" __global__ void embed_tokens(const int* ids, const int* positions_of, const half* tokens,

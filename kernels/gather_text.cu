@@ -1,8 +1,10 @@
-// out[r] = table[index[r]] in f16, zeros where index[r] is −1: each clip's label vectors from one device table.
+// out[r] = table[index[r]] in f16, zeros where index[r] is −1: each clip's label vectors from one device
+// table.
 //
 // table [any, E] f32; index [rows = N·K]; out [rows, E] f16; E a multiple of 8.
 // Launch: one thread per 8 values, blocks so that threads ≥ rows·E/8.
-// Reference: none (a copy). Tolerance: half a unit of the last f16 place. Bound: memory.
+// Reference: none (a copy). Tolerance: half a unit of the last f16 place.
+// Bound: memory.
 #include "common.cuh"
 
 extern "C" __global__ void gather_text(const float* table, const int* index, half* out, int rows, int width) {

@@ -2,11 +2,12 @@
 //
 // hidden, features [N, T, E] f16; video [N, E] f32; E a multiple of 8.
 // Launch: one thread per 8 values of video, blocks so that threads ≥ N·E/8.
-// Reference: src/backend/cpu/mit.rs. Tolerance: 2^-20 relative to the largest summand. Bound: memory.
+// Reference: src/backend/cpu/mit.rs. Tolerance: 2^-20 relative to the largest summand.
+// Bound: memory.
 #include "common.cuh"
 
-extern "C" __global__ void mit_pool(const half* hidden, const half* features, float* video, int clips, int frames,
-                                    int width) {
+extern "C" __global__ void mit_pool(const half* hidden, const half* features, float* video, int clips,
+                                    int frames, int width) {
     int per_row = width / 8, index = blockIdx.x * blockDim.x + threadIdx.x;
     if (index >= clips * per_row) return;
     int clip = index / per_row, chunk = index % per_row;

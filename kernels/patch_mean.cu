@@ -1,7 +1,7 @@
 // out[n, p] = mean over t of LayerNorm(x[n, t, 1 + p]): the patch rows of a clip, averaged over its frames.
 //
-// x [N, T, L, D] f16 (row 0 of a frame is its class row, left out); gain, bias [D] f32; out [N, L−1, D] f16; D a
-// multiple of 8, at most 1280.
+// x [N, T, L, D] f16 (row 0 of a frame is its class row, left out); gain, bias [D] f32; out [N, L−1, D] f16;
+// D a multiple of 8, at most 1280.
 // Launch: one block per row of out (N·(L−1) blocks) of W·32 threads, W = min(T, 8), so that a single clip's
 // frames are read side by side; 4·W·D bytes of dynamic shared memory.
 // Reference: src/backend/cpu/mod.rs (encode_window). Tolerance: half a unit of the last f16 place, and 2^-20.
@@ -9,11 +9,11 @@
 #include "common.cuh"
 #include "row.cuh"
 
-extern "C" __global__ void __launch_bounds__(256) patch_mean(const half* x, const float* gain, const float* bias,
-                                                             half* out, int clips, int frames, int tokens, int width,
-                                                             float eps) {
-    DYNAMIC_SHARED(shared);
-    float* sums = reinterpret_cast<float*>(shared);
+extern "C" __global__ void __launch_bounds__(256)
+    patch_mean(const half* x, const float* gain, const float* bias, half* out, int clips, int frames,
+               int tokens, int width, float eps) {
+    DYNAMIC_SHARED(partial);
+    float* sums = reinterpret_cast<float*>(partial);
     int patches = tokens - 1, chunks = width / 8, warps = blockDim.x / WARP, warp = threadIdx.x / WARP;
     int clip = blockIdx.x / patches, patch = blockIdx.x % patches;
     if (clip >= clips) return;

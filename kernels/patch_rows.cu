@@ -1,8 +1,9 @@
-// rows[f, patch, (channel, y, x)] = u8·scale + shift: frames to the left side of the patch embedding's product.
+// rows[f, patch, (channel, y, x)] = u8·scale + shift: frames to the left side of the patch embedding's
+// product.
 //
-// frames [F, S, S, 3] u8; rows [F, P, columns] f16, P = (S/p)², patches row by row, columns = 3·p² rounded up to
-// a multiple of 8, the surplus zero. Per channel scale = 1/(255·std), shift = −mean/std. Column order as the
-// convolution weight [D, 3, p, p].
+// frames [F, S, S, 3] u8; rows [F, P, columns] f16, P = (S/p)², patches row by row, columns = 3·p² rounded up
+// to a multiple of 8, the surplus zero. Per channel scale = 1/(255·std), shift = −mean/std. Column order as
+// the convolution weight [D, 3, p, p].
 // Launch: one thread per 8 columns, blocks so that threads ≥ F·P·columns/8.
 // Reference: src/backend/cpu/embed.rs (pixel_values). Tolerance: half a unit of the last f16 place.
 // Bound: memory; 16-byte stores, byte loads that neighbouring threads share through L1.
@@ -16,7 +17,8 @@ extern "C" __global__ void patch_rows(const uint8* frames, half* rows, float sr,
     if (row >= frame_count * side * side) return;
     int frame = row / (side * side), place = row % (side * side);
     const uint8* corner =
-        frames + ((size_t)frame * size * size + (size_t)(place / side * patch) * size + place % side * patch) * 3;
+        frames +
+        ((size_t)frame * size * size + (size_t)(place / side * patch) * size + place % side * patch) * 3;
     float values[8];
 #pragma unroll
     for (int i = 0; i < 8; i++) {

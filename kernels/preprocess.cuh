@@ -39,7 +39,9 @@
 #define PLAN_SHIFT 31
 #define PLAN_WORDS 34
 
-__device__ __forceinline__ float plan_float(const int* plan, int word) { return __uint_as_float((uint32)plan[word]); }
+__device__ __forceinline__ float plan_float(const int* plan, int word) {
+    return __uint_as_float((uint32)plan[word]);
+}
 
 struct Line {
     int start, count;
@@ -58,8 +60,8 @@ __device__ __forceinline__ Line plan_entry(const int* plan, int table, int outpu
 // One pixel of the block's tile.
 struct Pixel {
     int x, y;
-    // Relative to what the picture covers, and whether it is covered.
-    int column, row;
+    // From the first one that the picture covers.
+    int column;
     bool covered;
 };
 
@@ -68,28 +70,24 @@ __device__ __forceinline__ Pixel own_pixel(const int* plan) {
     pixel.x = blockIdx.x * TILE_WIDTH + threadIdx.x % TILE_WIDTH;
     pixel.y = blockIdx.y * TILE_HEIGHT + threadIdx.x / TILE_WIDTH;
     pixel.column = pixel.x - plan[PLAN_LEFT];
-    pixel.row = pixel.y - plan[PLAN_TOP];
     pixel.covered = pixel.x >= plan[PLAN_LEFT] && pixel.x < plan[PLAN_RIGHT] && pixel.y >= plan[PLAN_TOP] &&
                     pixel.y < plan[PLAN_BOTTOM];
     return pixel;
 }
 
-// Four bytes of a row, those from `end` on 0: one load where `words` says that rows are aligned to it.
-__device__ __forceinline__ uint32 row_bytes(const uint8* row, int at, int end, bool words) {
-    if (words && at + 4 <= end) return *reinterpret_cast<const uint32*>(row + at);
-    uint32 bytes = 0;
-    for (int i = 0; i < 4; i++) {
-        if (at + i < end) bytes |= (uint32)row[at + i] << (8 * i);
-    }
-    return bytes;
+// sum[j] += weight·byte j.
+__device__ __forceinline__ void add_bytes(float sum[4], uint32 bytes, float weight) {
+#pragma unroll
+    for (int j = 0; j < 4; j++) sum[j] = fmaf((float)(bytes >> (8 * j) & 255), weight, sum[j]);
 }
 
 // sums[c] = weighted samples of channel c of a plane, whose sample i of a row is byte step·i + offsets[c].
 // All threads of the block take part, whether their pixel is covered or not.
 template <int CHANNELS>
-__device__ __forceinline__ void reduce_plane(const int* plan, const Pixel& pixel, const uint8* plane, int stride,
-                                             int step, const int offsets[CHANNELS], int table_x, int table_y,
-                                             float4 lines[TILE_HEIGHT][LINE_BYTES / 4], float sums[CHANNELS]) {
+__device__ __forceinline__ void reduce_plane(const int* plan, const Pixel& pixel, const uint8* plane,
+                                             int stride, int step, const int offsets[CHANNELS], int table_x,
+                                             int table_y, float4 lines[TILE_HEIGHT][LINE_BYTES / 4],
+                                             float sums[CHANNELS]) {
     for (int c = 0; c < CHANNELS; c++) sums[c] = 0.0f;
     // The columns of the tile that are covered; starts and ends of their taps rise with the column.
     int left = max((int)blockIdx.x * TILE_WIDTH, plan[PLAN_LEFT]) - plan[PLAN_LEFT];
@@ -112,13 +110,19 @@ __device__ __forceinline__ void reduce_plane(const int* plan, const Pixel& pixel
             float sum[4] = {0.0f, 0.0f, 0.0f, 0.0f};
             if (first_line + line >= 0 && first_line + line < covered_lines) {
                 Line rows = plan_entry(plan, table_y, first_line + line);
-                const uint8* row = plane + (size_t)rows.start * stride;
+                const uint8* row = plane + (size_t)rows.start * stride + chunk + at;
+                if (words && chunk + at + 4 <= end) {
 #pragma unroll 4
-                for (int k = 0; k < rows.count; k++, row += stride) {
-                    uint32 bytes = row_bytes(row, chunk + at, end, words);
-                    float weight = plan_float(rows.weights, k);
-#pragma unroll
-                    for (int j = 0; j < 4; j++) sum[j] = fmaf((float)(bytes >> (8 * j) & 255), weight, sum[j]);
+                    for (int k = 0; k < rows.count; k++, row += stride) {
+                        add_bytes(sum, *reinterpret_cast<const uint32*>(row), plan_float(rows.weights, k));
+                    }
+                } else {
+                    int count = min(4, end - chunk - at);
+                    for (int k = 0; k < rows.count; k++, row += stride) {
+                        uint32 bytes = 0;
+                        for (int j = 0; j < count; j++) bytes |= (uint32)row[j] << (8 * j);
+                        add_bytes(sum, bytes, plan_float(rows.weights, k));
+                    }
                 }
             }
             lines[line][at / 4] = make_float4(sum[0], sum[1], sum[2], sum[3]);
@@ -131,6 +135,7 @@ __device__ __forceinline__ void reduce_plane(const int* plan, const Pixel& pixel
             int first = step * taps.start + offsets[c] - chunk;
             int from = first < 0 ? (-first + step - 1) / step : 0;
             int to = first < LINE_BYTES ? min(taps.count, (LINE_BYTES - first + step - 1) / step) : 0;
+#pragma unroll 2
             for (int k = from; k < to; k++) {
                 sums[c] = fmaf(line[first + step * k], plan_float(taps.weights, k), sums[c]);
             }
@@ -141,22 +146,25 @@ __device__ __forceinline__ void reduce_plane(const int* plan, const Pixel& pixel
 
 // The three sums to a level per colour, and where they go: levels [S, S, 3] u8, rows as patch_rows.cu; either
 // may be null.
-__device__ __forceinline__ void write_pixel(const int* plan, const Pixel& pixel, const float sums[3], uint8* levels,
-                                            half* rows) {
+__device__ __forceinline__ void write_pixel(const int* plan, const Pixel& pixel, const float sums[3],
+                                            uint8* levels, half* rows) {
     int size = plan[PLAN_SIZE], patch = plan[PLAN_PATCH], columns = plan[PLAN_COLUMNS];
     if (pixel.x >= size || pixel.y >= size) return;
     int row = pixel.y / patch * (size / patch) + pixel.x / patch;
     int within = pixel.y % patch * patch + pixel.x % patch, area = patch * patch;
     for (int colour = 0; colour < 3; colour++) {
         float value = plan_float(plan, PLAN_OFFSET + colour);
-        for (int c = 0; c < 3; c++) value = fmaf(sums[c], plan_float(plan, PLAN_COLOUR + 3 * c + colour), value);
+        for (int c = 0; c < 3; c++)
+            value = fmaf(sums[c], plan_float(plan, PLAN_COLOUR + 3 * c + colour), value);
         // 2^23 + x has no fraction bits: its low byte is x to the nearest.
         value = fminf(fmaxf(value, 0.0f), 255.0f) + 8388608.0f;
         uint32 level = pixel.covered ? __float_as_uint(value) & 255 : 0;
         if (levels != nullptr) levels[((size_t)pixel.y * size + pixel.x) * 3 + colour] = (uint8)level;
         if (rows != nullptr) {
-            float scale = plan_float(plan, PLAN_SCALE + colour), shift = plan_float(plan, PLAN_SHIFT + colour);
-            rows[(size_t)row * columns + colour * area + within] = __float2half(fmaf((float)level, scale, shift));
+            float scale = plan_float(plan, PLAN_SCALE + colour),
+                  shift = plan_float(plan, PLAN_SHIFT + colour);
+            rows[(size_t)row * columns + colour * area + within] =
+                __float2half(fmaf((float)level, scale, shift));
         }
     }
     if (rows != nullptr && within == 0) {

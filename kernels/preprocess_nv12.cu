@@ -1,16 +1,16 @@
 // An NV12 picture to the model's input: preprocess.cuh with a Y plane and a plane of Cb, Cr pairs.
 //
-// luma, chroma: planes in device memory, rows `…_stride` bytes apart; plan: see preprocess.cuh; levels [S, S, 3]
-// u8 and rows [P, columns] f16, either may be null.
+// luma, chroma: planes in device memory, rows `…_stride` bytes apart; plan: see preprocess.cuh; levels [S, S,
+// 3] u8 and rows [P, columns] f16, either may be null.
 // Launch: grid (S/32, S/8), both rounded up, 256 threads.
 // Reference: src/preprocess/reference.rs. Tolerance: 0.001 of a level before rounding.
 // Bound: memory; the rows of a tile are read once or twice, through L2.
 #include "common.cuh"
 #include "preprocess.cuh"
 
-extern "C" __global__ void __launch_bounds__(256) preprocess_nv12(const uint8* luma, const uint8* chroma,
-                                                                  int luma_stride, int chroma_stride, const int* plan,
-                                                                  uint8* levels, half* rows) {
+extern "C" __global__ void __launch_bounds__(256, 4)
+    preprocess_nv12(const uint8* luma, const uint8* chroma, int luma_stride, int chroma_stride,
+                    const int* plan, uint8* levels, half* rows) {
     __shared__ float4 lines[TILE_HEIGHT][LINE_BYTES / 4];
     const int first[1] = {0}, pairs[2] = {0, 1};
     Pixel pixel = own_pixel(plan);

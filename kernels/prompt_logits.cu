@@ -1,9 +1,10 @@
 // logits[n, k] = scale·⟨v/|v|, t/|t|⟩ with v = video[n], t = table[index[n, k]] + alpha·prompted[n, k].
 //
-// table [any, E] f32, index [N, K] (−1: unused, logit 0), prompted [N, K, E] f16, alpha [E] f32, video [N, E] f32
-// (not normalised), logits [N, K] f32; E a multiple of 8. scale = exp(logit_scale).
+// table [any, E] f32, index [N, K] (−1: unused, logit 0), prompted [N, K, E] f16, alpha [E] f32, video [N, E]
+// f32 (not normalised), logits [N, K] f32; E a multiple of 8. scale = exp(logit_scale).
 // Launch: one warp per logit, blocks so that warps ≥ N·K.
-// Reference: src/backend/cpu/mod.rs (compare). Tolerance: scale·2^-18. Bound: memory.
+// Reference: src/backend/cpu/mod.rs (compare). Tolerance: scale·2^-18.
+// Bound: memory.
 #include "common.cuh"
 
 extern "C" __global__ void prompt_logits(const float* table, const int* index, const half* prompted,

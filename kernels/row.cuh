@@ -52,8 +52,8 @@ __device__ __forceinline__ void write_row(const Row& row, half* to, int chunks) 
     }
 }
 
-// LayerNorm with the biased variance of a second pass. The row's first value is taken off before the first one,
-// so that a mean far from zero costs no digits.
+// LayerNorm with the biased variance of a second pass. The row's first value is taken off before the first
+// one, so that a mean far from zero costs no digits.
 __device__ __forceinline__ void normalise_row(Row& row, int chunks, const float* gain, const float* bias,
                                               float eps) {
     const int lane = threadIdx.x % WARP;
