@@ -215,11 +215,11 @@ fn values_that_overflow_are_reported_and_never_rounded_to_numbers() {
 #[test]
 fn devices_and_precisions_that_do_not_exist_list_what_does() {
     assert_eq!("auto".parse::<Device>().unwrap(), Device::Auto);
-    for precision in [Precision::Auto, Precision::F32, Precision::Int8] {
+    for precision in [Precision::Auto, Precision::F32, Precision::F16, Precision::Int8] {
         assert_eq!(precision.to_string().parse::<Precision>().unwrap(), precision);
     }
     let error = "cuda".parse::<Device>().unwrap_err().to_string();
-    assert_eq!(error, "device `cuda` does not exist here; available: auto, cpu");
+    assert_eq!(error, "device `cuda` does not exist here; available: auto, cpu, cuda:0, cuda:1, …");
     let error = "fp16".parse::<Precision>().unwrap_err().to_string();
-    assert_eq!(error, "precision `fp16` does not exist here; available: auto, f32, int8");
+    assert_eq!(error, "precision `fp16` does not exist here; available: auto, f32, f16, int8");
 }

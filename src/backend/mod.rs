@@ -5,6 +5,7 @@
 
 use std::any::Any;
 use std::fmt;
+use std::path::Path;
 use std::str::FromStr;
 use std::sync::Arc;
 
@@ -200,6 +201,31 @@ impl fmt::Display for Precision {
     }
 }
 
+/// CUDA's libraries are looked for in `folder` before all other places, until a GPU was found.
+pub fn look_for_cuda_in(folder: &Path) {
+    #[cfg(all(feature = "cuda", unix))]
+    cuda::set_library_folder(folder);
+    #[cfg(not(all(feature = "cuda", unix)))]
+    tracing::warn!("this build has no CUDA: {} is of no use to it", folder.display());
+}
+
+/// Whether the device named is here and has this precision; loads nothing. `auto` always is.
+pub fn check(device: Device, precision: Precision) -> Result<(), BackendError> {
+    match (device, precision) {
+        (Device::Cpu, Precision::F16) => {
+            Err(BackendError::PrecisionOnDevice { precision, device, available: "auto, f32 or int8" })
+        }
+        (Device::Auto | Device::Cpu, _) => Ok(()),
+        (Device::Cuda(_), Precision::F32 | Precision::Int8) => {
+            Err(BackendError::PrecisionOnDevice { precision, device, available: "auto or f16" })
+        }
+        #[cfg(all(feature = "cuda", unix))]
+        (Device::Cuda(ordinal), _) => Ok(cuda::probe(ordinal).map(drop)?),
+        #[cfg(not(all(feature = "cuda", unix)))]
+        (Device::Cuda(_), _) => Err(BackendError::NotBuilt(device)),
+    }
+}
+
 /// Loads a checkpoint on a device. Reads, checks and packs all weights: seconds for a large one.
 /// `threads` of the CPU: 0 takes one per available core.
 ///
@@ -211,9 +237,10 @@ pub fn open(
     precision: Precision,
     threads: usize,
 ) -> Result<Box<dyn Backend>, BackendError> {
+    check(device, precision)?;
     let backend = match device {
         Device::Cpu => on_cpu(model, precision, threads)?,
-        Device::Cuda(ordinal) => on_gpu(model, ordinal, precision)?,
+        Device::Cuda(ordinal) => on_gpu(model, ordinal)?,
         Device::Auto => match gpu_of_auto(model, precision) {
             Some(backend) => backend,
             None => on_cpu(model, precision, threads)?,
@@ -228,18 +255,12 @@ fn on_cpu(model: &Model, precision: Precision, threads: usize) -> Result<Box<dyn
 }
 
 #[cfg(all(feature = "cuda", unix))]
-fn on_gpu(model: &Model, ordinal: usize, precision: Precision) -> Result<Box<dyn Backend>, BackendError> {
-    match precision {
-        Precision::Auto | Precision::F16 => Ok(Box::new(cuda::CudaBackend::new(model, ordinal)?)),
-        Precision::F32 | Precision::Int8 => {
-            let device = Device::Cuda(ordinal);
-            Err(BackendError::PrecisionOnDevice { precision, device, available: "auto or f16" })
-        }
-    }
+fn on_gpu(model: &Model, ordinal: usize) -> Result<Box<dyn Backend>, BackendError> {
+    Ok(Box::new(cuda::CudaBackend::new(model, ordinal)?))
 }
 
 #[cfg(not(all(feature = "cuda", unix)))]
-fn on_gpu(_: &Model, ordinal: usize, _: Precision) -> Result<Box<dyn Backend>, BackendError> {
+fn on_gpu(_: &Model, ordinal: usize) -> Result<Box<dyn Backend>, BackendError> {
     Err(BackendError::NotBuilt(Device::Cuda(ordinal)))
 }
 

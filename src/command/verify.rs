@@ -99,9 +99,30 @@ pub fn check(
 ) -> anyhow::Result<bool> {
     let bytes = std::fs::read(golden).with_context(|| format!("{}", golden.display()))?;
     let golden = SafeTensors::deserialize(&bytes).with_context(|| format!("{}", golden.display()))?;
-    let golden = Golden(golden);
+    check_stages(backend, config, &Golden(golden), precision, out)
+}
+
+/// As [`check`], from the file's content.
+pub fn check_bytes(
+    backend: &mut dyn Backend,
+    config: &Config,
+    golden: &[u8],
+    precision: Precision,
+    out: &mut dyn Write,
+) -> anyhow::Result<bool> {
+    let golden = SafeTensors::deserialize(golden).context("golden vectors")?;
+    check_stages(backend, config, &Golden(golden), precision, out)
+}
+
+fn check_stages(
+    backend: &mut dyn Backend,
+    config: &Config,
+    golden: &Golden<'_>,
+    precision: Precision,
+    out: &mut dyn Write,
+) -> anyhow::Result<bool> {
     let precision = if precision == Precision::Auto { backend.precision() } else { precision };
-    let ours = forward(backend, config, &golden)?;
+    let ours = forward(backend, config, golden)?;
 
     writeln!(out, "{}", backend.describe())?;
     writeln!(out, "{:<32} {:>10} {:>10} {:>12} {:>10}", "stage", "max abs", "max rel", "cosine", "bound")?;

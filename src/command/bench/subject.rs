@@ -12,7 +12,7 @@ use crate::model::{Config, Model, ModelError, layout, published, recipe};
 use crate::preprocess::{Geometry, Reduced, Rule};
 
 /// Tokens of the prompts: a short phrase with start and end token.
-const TOKENS: usize = 8;
+pub const TOKENS: usize = 8;
 
 pub struct Subject {
     pub config: Config,
@@ -106,7 +106,7 @@ impl Subject {
     }
 }
 
-fn published_config(name: &str, options: &Options) -> anyhow::Result<Config> {
+pub fn published_config(name: &str, options: &Options) -> anyhow::Result<Config> {
     let Some(json) = published::config_json(name) else {
         let known = published::NAMES.join(", ");
         bail!("no published configuration is called `{name}`; there are {known}");
@@ -121,18 +121,15 @@ fn synthetic_on(
     threads: usize,
     precision: Precision,
 ) -> Result<Box<dyn Backend>, BackendError> {
+    backend::check(device, precision)?;
     let gpu = match device {
         Device::Cpu => None,
         Device::Cuda(ordinal) => Some(ordinal),
         Device::Auto => first_gpu().filter(|_| matches!(precision, Precision::Auto | Precision::F16)),
     };
-    match (gpu, precision) {
-        (None, _) => Ok(Box::new(synthetic(config, Isa::best(), threads, precision)?)),
-        (Some(ordinal), Precision::Auto | Precision::F16) => on_gpu(config, ordinal),
-        (Some(ordinal), _) => {
-            let device = Device::Cuda(ordinal);
-            Err(BackendError::PrecisionOnDevice { precision, device, available: "auto or f16" })
-        }
+    match gpu {
+        None => Ok(Box::new(synthetic(config, Isa::best(), threads, precision)?)),
+        Some(ordinal) => on_gpu(config, ordinal),
     }
 }
 
