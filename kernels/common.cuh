@@ -157,3 +157,9 @@ __device__ __forceinline__ void load_8(float to[8], const float* from) {
     to[0] = low.x, to[1] = low.y, to[2] = low.z, to[3] = low.w;
     to[4] = high.x, to[5] = high.y, to[6] = high.z, to[7] = high.w;
 }
+
+// x·sigmoid(1.702·x)
+__device__ __forceinline__ float quick_gelu_of(float x) {
+    const float RATE = 1.702f * 1.4426950408889634f;
+    return x * reciprocal_approx(1.0f + exp2_approx(-RATE * x));
+}

@@ -7,7 +7,6 @@
 #include "common.cuh"
 
 extern "C" __global__ void quick_gelu(half* x, const float* bias, int rows, int width) {
-    const float RATE = 1.702f * 1.4426950408889634f;
     int per_row = width / 8;
     int chunk = blockIdx.x * blockDim.x + threadIdx.x;
     if (chunk >= rows * per_row) return;
@@ -20,6 +19,6 @@ extern "C" __global__ void quick_gelu(half* x, const float* bias, int rows, int 
         for (int i = 0; i < 8; i++) values[i] += summand[i];
     }
 #pragma unroll
-    for (int i = 0; i < 8; i++) values[i] *= reciprocal_approx(1.0f + exp2_approx(-RATE * values[i]));
+    for (int i = 0; i < 8; i++) values[i] = quick_gelu_of(values[i]);
     *place = pack_8(values);
 }

@@ -52,10 +52,10 @@ __device__ __forceinline__ void write_row(const Row& row, half* to, int chunks) 
     }
 }
 
-// LayerNorm with the biased variance of a second pass. The row's first value is taken off before the first
-// one, so that a mean far from zero costs no digits.
-__device__ __forceinline__ void normalise_row(Row& row, int chunks, const float* gain, const float* bias,
-                                              float eps) {
+// The row's mean, and 1/√(variance + eps) with the biased variance of a second pass; leaves the row without its
+// mean. The row's first value is taken off before the first pass, so that a mean far from zero costs no
+// digits.
+__device__ __forceinline__ void centre_row(Row& row, int chunks, float eps, float& mean, float& scale) {
     const int lane = threadIdx.x % WARP;
     const float pivot = __shfl_sync(EVERY_LANE, row.values[0][0], 0);
     const float share = 1.0f / (float)(8 * chunks);
@@ -68,19 +68,27 @@ __device__ __forceinline__ void normalise_row(Row& row, int chunks, const float*
             sum += row.values[i][j];
         }
     }
-    const float mean = warp_sum(sum) * share;
+    const float rest = warp_sum(sum) * share;
 #pragma unroll
     for (int i = 0; i < ROW_CHUNKS; i++) {
         if (lane + i * WARP >= chunks) break;
         for (int j = 0; j < 8; j++) {
-            row.values[i][j] -= mean;
+            row.values[i][j] -= rest;
             squares = fmaf(row.values[i][j], row.values[i][j], squares);
         }
     }
-    const float scale = reciprocal_sqrt_approx(fmaf(warp_sum(squares), share, eps));
+    mean = pivot + rest;
+    scale = reciprocal_sqrt_approx(fmaf(warp_sum(squares), share, eps));
+}
+
+// LayerNorm.
+__device__ __forceinline__ void normalise_row(Row& row, int chunks, const float* gain, const float* bias,
+                                              float eps) {
+    float mean, scale;
+    centre_row(row, chunks, eps, mean, scale);
 #pragma unroll
     for (int i = 0; i < ROW_CHUNKS; i++) {
-        int chunk = lane + i * WARP;
+        int chunk = threadIdx.x % WARP + i * WARP;
         if (chunk >= chunks) break;
         float g[8], b[8];
         load_8(g, gain + 8 * chunk);
