@@ -17,6 +17,7 @@
 
 mod backend;
 mod block;
+mod compare;
 mod constant;
 mod device;
 mod error;
