@@ -111,26 +111,27 @@ impl CudaBackend {
         work.new_slots.host.fill(-1);
         work.new_slots.host[..slots.len()].copy_from_slice(&slots);
         let traced = trace.is_some();
-        let bucket = match traced {
-            true => frames.len(),
-            false => frames.len().next_power_of_two().min(work.sizes.frames),
-        };
+        let bucket = if traced { frames.len() } else { work.sizes.frame_bucket(frames.len()) };
+        let shared = &*work;
         let inputs = || {
-            work.pixels.send(launcher, bucket * bytes)?;
-            work.new_slots.send(launcher, bucket)
+            shared.pixels.send(launcher, bucket * bytes)?;
+            shared.new_slots.send(launcher, bucket)
         };
-        let (pixels, new_slots, states) = (work.pixels.at(), work.new_slots.at(), work.ring.states());
-        let vision = &weights.vision;
+        let step = |first: usize, tracer: &mut Tracer<'_>| {
+            let count = shared.sizes.frame_step.min(bucket - first);
+            let pixels = shared.pixels.at().add(first * bytes);
+            let (slots, states) = (shared.new_slots.at().add(first), shared.ring.states());
+            weights.vision.prepare(launcher, &shared.vision, pixels, count, slots, states, tracer)
+        };
+        let mut steps = (0..bucket).step_by(shared.sizes.frame_step);
         let launched = if traced {
             let tracer = &mut Tracer { launcher, trace };
-            inputs().and_then(|()| {
-                vision.prepare(launcher, &work.vision, pixels, bucket, new_slots, states, tracer)
-            })
+            inputs().and_then(|()| steps.try_for_each(|first| step(first, tracer)))
         } else {
             graphs.run(launcher, Key::Prepare(bucket), || {
                 inputs()?;
                 let tracer = &mut Tracer { launcher, trace: &mut None };
-                vision.prepare(launcher, &work.vision, pixels, bucket, new_slots, states, tracer)
+                steps.clone().try_for_each(|first| step(first, tracer))
             })
         };
         let launched = launched.and_then(|()| work.staged.record(launcher.stream(Lane::Main)));

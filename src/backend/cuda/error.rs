@@ -41,8 +41,8 @@ pub enum CudaError {
     )]
     Kernels { target: String, why: String },
     #[error(
-        "out of memory on the GPU: {what} of {needed_mib} MiB does not fit into the free {free_mib} MiB, even for \
-         one window per batch. End other programs on the GPU (`nvidia-smi`), or use a smaller checkpoint or device=cpu"
+        "out of memory on the GPU: {what} of {needed_mib} MiB does not fit into the free {free_mib} MiB. End other \
+         programs on the GPU (`nvidia-smi`), or use a smaller checkpoint or device=cpu"
     )]
     OutOfMemory { what: &'static str, needed_mib: usize, free_mib: usize },
     #[error(

@@ -8,8 +8,8 @@ use crate::model::Config;
 const WIDEST: usize = 1280;
 /// Windows of one call, at most.
 const MOST_WINDOWS: usize = 64;
-/// Frames of one preparing call.
-const MOST_FRAMES: usize = 64;
+/// Frames of one window, at most.
+const LONGEST: usize = 64;
 /// Rows that make products large enough even where the cache is small.
 const LEAST_ROWS: usize = 2048;
 /// Prompts compared in one launch; more are taken in turns.
@@ -45,11 +45,11 @@ pub(super) fn check(config: &Config) -> Result<(), CudaError> {
         }
     }
     // So that every count of values of one launch fits the kernels' 32-bit numbers.
-    let rows = MOST_FRAMES.max(config.num_frames) * (config.patches() + 1);
+    let rows = LONGEST * (config.patches() + 1);
     let widest = config.vision.mlp.max(3 * config.vision.width).max(columns(config));
-    if config.num_frames > MOST_FRAMES || rows * widest > i32::MAX as usize / 2 {
+    if config.num_frames > LONGEST || rows * widest > i32::MAX as usize / 2 {
         problems.push(format!(
-            "{} frames of {} patches (taken: up to {MOST_FRAMES} frames, and windows of up to 10⁹ values)",
+            "{} frames of {} patches (taken: up to {LONGEST} frames, and windows of up to 10⁹ values)",
             config.num_frames,
             config.patches()
         ));
@@ -69,8 +69,10 @@ pub(super) struct Sizes {
     pub windows: usize,
     /// Windows that pass the blocks together, a power of two: their widest rows stay in the L2 cache.
     pub micro: usize,
-    /// Frames that are prepared together.
+    /// Frames of one preparing call: two new ones of each window.
     pub frames: usize,
+    /// Frames that pass block 0 together.
+    pub frame_step: usize,
     /// Windows that pass prompting together.
     pub compared: usize,
 }
@@ -83,9 +85,10 @@ impl Sizes {
         let rows = (l2_bytes / row).max(LEAST_ROWS);
         let fitting = (rows / per_window).max(1);
         let micro = (1 << fitting.ilog2()).min(windows);
-        let frames = (micro * config.num_frames).min(MOST_FRAMES);
+        let frames = (2 * windows).max(config.num_frames);
+        let frame_step = (1 << (micro * config.num_frames).ilog2()).min(frames);
         let compared = (COMPARED_ROWS / config.patches()).clamp(1, windows);
-        Self { windows, micro, frames, compared: 1 << compared.ilog2() }
+        Self { windows, micro, frames, frame_step, compared: 1 << compared.ilog2() }
     }
 
     /// From the most on, each half of the one before.
@@ -94,12 +97,14 @@ impl Sizes {
         windows.map(move |windows| Self::new(config, l2_bytes, windows))
     }
 
-    /// What `count` windows run as: the next power of two up to `micro`, then its multiples.
+    /// What `count` windows run as.
     pub fn bucket(&self, count: usize) -> usize {
-        match count <= self.micro {
-            true => count.next_power_of_two(),
-            false => count.next_multiple_of(self.micro),
-        }
+        bucket(count, self.micro, self.windows)
+    }
+
+    /// What `count` new frames run as.
+    pub fn frame_bucket(&self, count: usize) -> usize {
+        bucket(count, self.frame_step, self.frames)
     }
 
     /// Windows of one comparing step with so many prompts each.
@@ -112,6 +117,15 @@ impl Sizes {
     pub fn label_rows(&self) -> usize {
         COMPARED_ROWS.min(self.compared * MOST_PROMPTS)
     }
+}
+
+/// The next power of two up to `step`, then its multiples, at most `most`.
+fn bucket(count: usize, step: usize, most: usize) -> usize {
+    let bucket = match count <= step {
+        true => count.next_power_of_two(),
+        false => count.next_multiple_of(step),
+    };
+    bucket.min(most)
 }
 
 /// What `count` prompts run as.
@@ -134,7 +148,7 @@ mod tests {
             let config = config(name);
             check(&config).unwrap();
             let sizes = Sizes::new(&config, 50 << 20, 64);
-            assert!(sizes.micro >= 1 && sizes.frames <= 64 && sizes.compared >= 1, "{name} {sizes:?}");
+            assert!(sizes.micro >= 1 && sizes.frame_step >= 1 && sizes.compared >= 1, "{name} {sizes:?}");
         }
         assert_eq!(Sizes::new(&config("base-patch32"), 50 << 20, 64).micro, 16);
         assert_eq!(Sizes::new(&config("base-patch16"), 50 << 20, 64).micro, 4);
@@ -142,18 +156,22 @@ mod tests {
 
     #[test]
     fn a_bucket_holds_its_windows_and_wastes_less_than_half() {
-        let sizes = Sizes { windows: 64, micro: 16, frames: 64, compared: 64 };
+        let sizes = Sizes { windows: 64, micro: 16, frames: 128, frame_step: 128, compared: 64 };
         for count in 1..=64 {
             let bucket = sizes.bucket(count);
             assert!(bucket >= count && bucket < 2 * count && bucket <= 64, "{count} {bucket}");
         }
         assert_eq!(sizes.bucket(33), 48);
+        let sizes = Sizes { frames: 100, frame_step: 40, ..sizes };
+        for count in 1..=100 {
+            assert!((count..=100).contains(&sizes.frame_bucket(count)), "{count}");
+        }
     }
 
     #[test]
     fn comparing_steps_fit_their_buffers() {
         for compared in [1, 8, 64] {
-            let sizes = Sizes { windows: 64, micro: 16, frames: 64, compared };
+            let sizes = Sizes { windows: 64, micro: 16, frames: 128, frame_step: 128, compared };
             for prompts in 1..=MOST_PROMPTS {
                 let windows = sizes.compared_with(prompts);
                 assert!(windows >= 1 && windows * prompts <= sizes.label_rows(), "{compared} {prompts}");

@@ -88,8 +88,8 @@ impl Work {
     fn with(launcher: &Launcher, config: &Config, sizes: Sizes, state: usize) -> Result<Self, CudaError> {
         let (windows, frames, joint) = (sizes.windows, config.num_frames, config.projection);
         let pixels = 3 * config.image_size.pow(2);
-        let guests = sizes.frames.max(frames);
-        let together = (sizes.micro * frames).max(sizes.frames);
+        let guests = sizes.frames;
+        let together = (sizes.micro * frames).max(sizes.frame_step);
         let vision = VisionWork::new(launcher, config, together)?;
         let head = HeadWork::new(launcher, config, sizes.micro)?;
         let prompts = PromptWork::new(launcher, config, &sizes)?;

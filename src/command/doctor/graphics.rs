@@ -42,6 +42,9 @@ fn describe(gpu: &Gpu) -> Result<(), CommandError> {
         "graphics    cuda:{ordinal} {name}, compute capability {major}.{minor}, {multiprocessors} multiprocessors, \
          {gigabytes:.0} GB"
     );
+    if gpu.is_emulated() {
+        say!("            this device is EMULATED, slowly, by the processor: for tests");
+    }
     say!("driver      CUDA {}, {}", gpu.driver, gpu.driver_path.display());
     say!("cuBLASLt    {}, {}", gpu.blas_version, gpu.blas_path.display());
     match gpu.kernels.starts_with("sm_") {
