@@ -3,7 +3,7 @@
 use half::f16;
 
 use super::CudaError;
-use super::kernels::{Attention, MessageKeys};
+use super::kernels::{Attention, MessageKeys, Step};
 use super::launcher::{Lane, Launcher};
 use super::memory::{At, Buffer};
 use super::product::Into;
@@ -81,9 +81,8 @@ impl Block {
         keys: At<f16>,
     ) -> Result<(), CudaError> {
         let width = self.width;
-        launcher.layer_norm(lane, messages, width, narrow, self.norm1.at(), rows)?;
-        let layer = self.qkv.part(width, 2 * width);
-        launcher.product(lane, narrow, width, rows, layer, keys, Into::Replace)
+        let step = Step::new(Some(self.norm1.at()), self.qkv.part(width, 2 * width), Into::Replace);
+        launcher.layer(lane, messages, width, rows, step, narrow, keys)
     }
 
     /// q, k, v of the block's own rows, in `scratch.wide`.
@@ -95,8 +94,8 @@ impl Block {
         rows: usize,
     ) -> Result<(), CudaError> {
         let (width, narrow) = (self.width, scratch.narrow.at());
-        launcher.layer_norm(Lane::Main, x, width, narrow, self.norm1.at(), rows)?;
-        launcher.product(Lane::Main, narrow, width, rows, self.qkv.at(), scratch.wide.at(), Into::Replace)
+        let step = Step::new(Some(self.norm1.at()), self.qkv.at(), Into::Replace);
+        launcher.layer(Lane::Main, x, width, rows, step, narrow, scratch.wide.at())
     }
 
     /// The rest of the block after [`Block::project`].
@@ -119,11 +118,13 @@ impl Block {
         };
         let sizes = Attention { items, length, heads: self.heads, head: width / self.heads, causal };
         launcher.attention(main, sizes, wide, message, narrow, starts)?;
-        launcher.product(main, narrow, width, rows, self.out.at(), x, Into::AddTo)?;
-        launcher.layer_norm(main, x, width, narrow, self.norm2.at(), rows)?;
-        launcher.product(main, narrow, width, rows, self.fc1.at(), wide, Into::Replace)?;
-        launcher.quick_gelu(wide, rows, self.fc1.outs)?;
-        launcher.product(main, wide, self.fc2.ins, rows, self.fc2.at(), x, Into::AddTo)
+        let step = Step::new(None, self.out.at(), Into::AddTo);
+        launcher.layer(main, narrow, width, rows, step, At::NULL, x)?;
+        let step =
+            Step { quick_gelu: true, ..Step::new(Some(self.norm2.at()), self.fc1.at(), Into::Replace) };
+        launcher.layer(main, x, width, rows, step, narrow, wide)?;
+        let step = Step::new(None, self.fc2.at(), Into::AddTo);
+        launcher.layer(main, wide, self.fc2.ins, rows, step, At::NULL, x)
     }
 
     /// One step of the residual stream `x`.

@@ -5,6 +5,7 @@ use half::f16;
 
 use super::CudaError;
 use super::block::{Block, Scratch, Spans};
+use super::kernels::Step;
 use super::launcher::{Lane, Launcher};
 use super::memory::{At, Buffer};
 use super::product::Into;
@@ -34,6 +35,8 @@ pub(super) struct HeadWork {
     features: Buffer<f16>,
     /// [N, T, E]: MIT's residual stream.
     hidden: Buffer<f16>,
+    /// [N, P, D]: patch rows, normalised and averaged over T.
+    mean: Buffer<f16>,
     scratch: Scratch,
 }
 
@@ -51,7 +54,9 @@ impl HeadWork {
         let (rows, mit) = (windows * config.num_frames, &config.mit);
         let buffer = || Buffer::new(&launcher.context, "frame features", rows * config.projection);
         let scratch = Scratch::new(launcher, rows, mit.width, mit.mlp.max(3 * mit.width))?;
-        Ok(Self { features: buffer()?, hidden: buffer()?, scratch })
+        let mean = windows * config.patches() * config.vision.width;
+        let mean = Buffer::new(&launcher.context, "frame features", mean)?;
+        Ok(Self { features: buffer()?, hidden: buffer()?, mean, scratch })
     }
 }
 
@@ -91,9 +96,21 @@ impl Head {
         let (x, narrow) = (vision.x.at(), vision.blocks.scratch.narrow());
         let (features, hidden) = (work.features.at(), work.hidden.at());
 
-        launcher.layer_norm(main, x, tokens * width, narrow, self.post_norm.at(), rows)?;
-        tracer.show("pooled_cls_post_ln", narrow, rows, width)?;
-        launcher.product(main, narrow, width, rows, self.projection.at(), features, Into::Replace)?;
+        // The projection is linear: the mean of the rows is taken first, and projected once. The MIT, a chain
+        // of small launches, runs beside it.
+        let (patches, mean) = (tokens - 1, work.mean.at());
+        launcher.fork()?;
+        launcher.patch_mean(Lane::Side, x, self.patch_norm.at(), mean, windows, frames, tokens)?;
+        let layer = self.patch_projection.at();
+        launcher.product(Lane::Side, mean, width, windows * patches, layer, to.patches, Into::Replace)?;
+        if tracer.is_on() {
+            launcher.join()?;
+            launcher.layer_norm(main, x, tokens * width, narrow, self.post_norm.at(), rows)?;
+            tracer.show("pooled_cls_post_ln", narrow, rows, width)?;
+        }
+
+        let step = Step::new(Some(self.post_norm.at()), self.projection.at(), Into::Replace);
+        launcher.layer(main, x, tokens * width, rows, step, narrow, features)?;
         tracer.show("frame_features", features, rows, joint)?;
         launcher.add_positions(features, self.positions.at(), hidden, windows, frames, joint)?;
         for (i, block) in self.blocks.iter().enumerate() {
@@ -103,18 +120,14 @@ impl Head {
         launcher.mit_pool(hidden, features, to.video, windows, frames, joint)?;
         tracer.show_f32("mit_pooled", to.video, windows, joint)?;
 
-        // The projection is linear: the mean of the rows is taken first, and projected once.
-        let patches = tokens - 1;
-        if tracer.is_on() {
-            for frame in 0..rows {
-                let first = x.add((frame * tokens + 1) * width);
-                launcher.layer_norm(main, first, width, narrow, self.patch_norm.at(), patches)?;
-                tracer.show("prompts_visual_ln", narrow, 1, patches * width)?;
-            }
+        if !tracer.is_on() {
+            return launcher.join();
         }
-        launcher.patch_mean(x, self.patch_norm.at(), narrow, windows, frames, tokens)?;
-        let layer = self.patch_projection.at();
-        launcher.product(main, narrow, width, windows * patches, layer, to.patches, Into::Replace)?;
+        for frame in 0..rows {
+            let first = x.add((frame * tokens + 1) * width);
+            launcher.layer_norm(main, first, width, narrow, self.patch_norm.at(), patches)?;
+            tracer.show("prompts_visual_ln", narrow, 1, patches * width)?;
+        }
         tracer.show("img_features_mean", to.patches, windows, patches * joint)
     }
 }

@@ -3,114 +3,28 @@
 //! Each function has its kernel's name. Addresses must hold what the kernel's header says; all sizes were
 //! checked when the checkpoint was loaded (`shape`).
 
-use std::ffi::c_void;
-
 use half::f16;
 
 use super::CudaError;
-use super::device::Module;
+use super::functions::{HEADS, WARP, arguments};
 use super::launcher::{Lane, Launcher};
 use super::memory::At;
-use super::sys::Raw;
+use super::product::{Into, LayerAt};
 
 /// The same in every LayerNorm of the model.
 const EPSILON: f32 = 1e-5;
-const THREADS: u32 = 128;
-const WARP: usize = 32;
 /// Values in 16 bytes.
 const CHUNK: usize = 8;
 /// Query rows of one warp, and most warps of a block, in the attention kernels.
 const QUERIES: usize = 16;
 const MOST_WARPS: usize = 8;
-/// Head sizes the attention kernels are compiled for; a smaller head takes the next one.
-pub(super) const HEADS: [usize; 5] = [32, 48, 64, 80, 96];
-
-/// Functions of the loaded module.
-pub(super) struct Kernels {
-    patch_rows: Raw,
-    embed: Raw,
-    layer_norm: Raw,
-    quick_gelu: Raw,
-    attention: [Raw; HEADS.len()],
-    patch_mean: Raw,
-    add_positions: Raw,
-    mit_pool: Raw,
-    gather_text: Raw,
-    prompt_attention: [Raw; HEADS.len()],
-    prompt_logits: Raw,
-    embed_tokens: Raw,
-    gather_rows: Raw,
-    scatter_rows: Raw,
-    _module: Module,
-}
-
-impl Kernels {
-    pub fn new(module: Module) -> Result<Self, CudaError> {
-        let attention = [c"attention_32", c"attention_48", c"attention_64", c"attention_80", c"attention_96"];
-        let prompt_attention = [
-            c"prompt_attention_32",
-            c"prompt_attention_48",
-            c"prompt_attention_64",
-            c"prompt_attention_80",
-            c"prompt_attention_96",
-        ];
-        let family = |names: [&'static std::ffi::CStr; HEADS.len()]| {
-            let mut functions = [Raw::NULL; HEADS.len()];
-            for (function, name) in functions.iter_mut().zip(names) {
-                *function = module.function(name)?;
-            }
-            Ok::<_, CudaError>(functions)
-        };
-        Ok(Self {
-            patch_rows: module.function(c"patch_rows")?,
-            embed: module.function(c"embed")?,
-            layer_norm: module.function(c"layer_norm")?,
-            quick_gelu: module.function(c"quick_gelu")?,
-            attention: family(attention)?,
-            patch_mean: module.function(c"patch_mean")?,
-            add_positions: module.function(c"add_positions")?,
-            mit_pool: module.function(c"mit_pool")?,
-            gather_text: module.function(c"gather_text")?,
-            prompt_attention: family(prompt_attention)?,
-            prompt_logits: module.function(c"prompt_logits")?,
-            embed_tokens: module.function(c"embed_tokens")?,
-            gather_rows: module.function(c"gather_rows")?,
-            scatter_rows: module.function(c"scatter_rows")?,
-            _module: module,
-        })
-    }
-}
-
-/// A kernel's argument: its bytes from the lowest on, as on every host that CUDA runs on.
-#[derive(Clone, Copy)]
-struct Argument(u64);
-
-impl<T> From<At<T>> for Argument {
-    fn from(at: At<T>) -> Self {
-        Argument(at.0)
-    }
-}
-
-impl From<f32> for Argument {
-    fn from(value: f32) -> Self {
-        Argument(value.to_bits().into())
-    }
-}
-
-impl From<usize> for Argument {
-    fn from(value: usize) -> Self {
-        Argument(
-            i32::try_from(value)
-                .expect("sizes are bounded when a checkpoint is loaded")
-                .cast_unsigned()
-                .into(),
-        )
-    }
-}
-
-macro_rules! arguments {
-    ($($argument:expr),* $(,)?) => { [$(Argument::from($argument)),*] };
-}
+/// Rows that few_rows_product takes.
+const FEW_ROWS: usize = 32;
+/// Columns of one of its blocks, and the block's threads.
+const FEW_ROWS_COLUMNS: usize = 8;
+const FEW_ROWS_THREADS: u32 = 256;
+/// Pixels of a block of the preprocessing kernels, one a thread.
+const PICTURE_TILE: [usize; 2] = [32, 8];
 
 /// One attention's sizes.
 #[derive(Clone, Copy)]
@@ -141,68 +55,42 @@ pub(super) struct NormAt {
     pub width: usize,
 }
 
+/// A picture in device memory; strides in bytes.
+#[derive(Clone, Copy)]
+pub(super) enum PlanesAt {
+    Nv12 {
+        planes: [At<u8>; 2],
+        strides: [usize; 2],
+    },
+    I420 {
+        planes: [At<u8>; 3],
+        strides: [usize; 3],
+    },
+    /// `step` bytes a pixel, of which `order` says where red, green and blue are.
+    Rgb {
+        plane: At<u8>,
+        stride: usize,
+        step: usize,
+        order: [usize; 3],
+    },
+}
+
+/// What happens to rows on their way through one layer.
+#[derive(Clone, Copy)]
+pub(super) struct Step {
+    pub norm: Option<NormAt>,
+    pub layer: LayerAt,
+    pub quick_gelu: bool,
+    pub into: Into,
+}
+
+impl Step {
+    pub fn new(norm: Option<NormAt>, layer: LayerAt, into: Into) -> Self {
+        Self { norm, layer, quick_gelu: false, into }
+    }
+}
+
 impl Launcher {
-    fn launch_kernel(
-        &self,
-        lane: Lane,
-        function: Raw,
-        grid: [usize; 3],
-        threads: u32,
-        shared: usize,
-        arguments: &[Argument],
-    ) -> Result<(), CudaError> {
-        let [x, y, z] =
-            grid.map(|n| u32::try_from(n).expect("sizes are bounded when a checkpoint is loaded"));
-        let mut pointers = [std::ptr::null_mut::<c_void>(); 16];
-        for (pointer, argument) in pointers.iter_mut().zip(arguments) {
-            *pointer = (&raw const argument.0).cast_mut().cast();
-        }
-        let runtime = self.context.runtime;
-        self.count_launch();
-        // SAFETY: a function of the loaded module with the arguments of its source, which are copied before
-        // the call returns; the addresses hold what it reads and writes (see above).
-        let status = unsafe {
-            (runtime.driver.launch_kernel)(
-                function,
-                x,
-                y,
-                z,
-                threads,
-                1,
-                1,
-                shared as u32,
-                self.stream(lane).raw,
-                pointers.as_mut_ptr(),
-                std::ptr::null_mut(),
-            )
-        };
-        runtime.check("cuLaunchKernel", status)
-    }
-
-    /// One thread per `items`.
-    fn per_thread(
-        &self,
-        lane: Lane,
-        function: Raw,
-        items: usize,
-        arguments: &[Argument],
-    ) -> Result<(), CudaError> {
-        let blocks = items.div_ceil(THREADS as usize);
-        self.launch_kernel(lane, function, [blocks, 1, 1], THREADS, 0, arguments)
-    }
-
-    /// One warp per row.
-    fn per_warp(
-        &self,
-        lane: Lane,
-        function: Raw,
-        rows: usize,
-        arguments: &[Argument],
-    ) -> Result<(), CudaError> {
-        let blocks = rows.div_ceil(THREADS as usize / WARP);
-        self.launch_kernel(lane, function, [blocks, 1, 1], THREADS, 0, arguments)
-    }
-
     /// Pixels [F, S, S, 3] → patch rows [F, P, columns]; `scale` and `shift` per channel.
     #[allow(clippy::too_many_arguments)]
     pub fn patch_rows(
@@ -265,10 +153,58 @@ impl Launcher {
         self.per_warp(lane, self.kernels.layer_norm, rows, &arguments)
     }
 
-    /// In place; the product before it has added its bias.
-    pub fn quick_gelu(&self, x: At<f16>, rows: usize, width: usize) -> Result<(), CudaError> {
+    /// Rows of x, `stride` values apart → `out`, contiguous, which is not x: LayerNorm, product, QuickGELU as
+    /// `step` says. Few rows take one launch; others pass through `narrow`, which may be null without a norm.
+    #[allow(clippy::too_many_arguments)]
+    pub fn layer(
+        &self,
+        lane: Lane,
+        x: At<f16>,
+        stride: usize,
+        rows: usize,
+        step: Step,
+        narrow: At<f16>,
+        out: At<f16>,
+    ) -> Result<(), CudaError> {
+        let Step { norm, layer, quick_gelu, into } = step;
+        if rows <= FEW_ROWS {
+            return self.few_rows_product(lane, x, stride, rows, step, out);
+        }
+        let (x, stride) = match norm {
+            Some(norm) => {
+                self.layer_norm(lane, x, stride, narrow, norm, rows)?;
+                (narrow, norm.width)
+            }
+            None => (x, stride),
+        };
+        self.product(lane, x, stride, rows, layer, out, into)?;
+        if quick_gelu { self.quick_gelu(lane, out, rows, layer.outs) } else { Ok(()) }
+    }
+
+    fn few_rows_product(
+        &self,
+        lane: Lane,
+        x: At<f16>,
+        stride: usize,
+        rows: usize,
+        step: Step,
+        out: At<f16>,
+    ) -> Result<(), CudaError> {
+        let LayerAt { weight, bias, ins, outs } = step.layer;
+        let (gain, shift) = step.norm.map_or((At::NULL, At::NULL), |norm| (norm.gain, norm.bias));
+        let (bias, gelu) = (bias.unwrap_or(At::NULL), usize::from(step.quick_gelu));
+        let add = usize::from(step.into == Into::AddTo);
+        let arguments =
+            arguments![x, stride, gain, shift, weight, bias, out, rows, ins, outs, gelu, add, EPSILON];
+        let grid = [outs / FEW_ROWS_COLUMNS, 1, 1];
+        self.launch_kernel(lane, self.kernels.few_rows_product, grid, FEW_ROWS_THREADS, 0, &arguments)
+    }
+
+    /// In place; the product before it has added its bias. Not with `Into::AddTo`: what was there would pass
+    /// the activation too.
+    fn quick_gelu(&self, lane: Lane, x: At<f16>, rows: usize, width: usize) -> Result<(), CudaError> {
         let arguments = arguments![x, At::<f32>::NULL, rows, width];
-        self.per_thread(Lane::Main, self.kernels.quick_gelu, rows * width / CHUNK, &arguments)
+        self.per_thread(lane, self.kernels.quick_gelu, rows * width / CHUNK, &arguments)
     }
 
     /// Rows of q, k, v → attended rows. `starts`: items + 1 row numbers, or null for items of equal length.
@@ -300,8 +236,10 @@ impl Launcher {
     }
 
     /// x [N, T, L, D] → the mean over T of normalised patch rows, [N, P, D].
+    #[allow(clippy::too_many_arguments)]
     pub fn patch_mean(
         &self,
+        lane: Lane,
         x: At<f16>,
         norm: NormAt,
         out: At<f16>,
@@ -314,7 +252,7 @@ impl Launcher {
         let (grid, warps) = ([clips * (tokens - 1), 1, 1], frames.min(MOST_WARPS));
         let shared = warps * width * size_of::<f32>();
         let function = self.kernels.patch_mean;
-        self.launch_kernel(Lane::Main, function, grid, (warps * WARP) as u32, shared, &arguments)
+        self.launch_kernel(lane, function, grid, (warps * WARP) as u32, shared, &arguments)
     }
 
     pub fn add_positions(
@@ -428,6 +366,34 @@ impl Launcher {
     ) -> Result<(), CudaError> {
         let arguments = arguments![x, rows, out, count, width];
         self.per_thread(Lane::Main, self.kernels.scatter_rows, count * width / CHUNK, &arguments)
+    }
+
+    /// A picture's planes → levels [S, S, 3] and patch rows [P, columns]; either may be null. `plan` as
+    /// preprocess::device::plan makes it.
+    pub fn preprocess(
+        &self,
+        planes: PlanesAt,
+        plan: At<i32>,
+        size: usize,
+        levels: At<u8>,
+        rows: At<f16>,
+    ) -> Result<(), CudaError> {
+        let [width, height] = PICTURE_TILE;
+        let (grid, threads) = ([size.div_ceil(width), size.div_ceil(height), 1], (width * height) as u32);
+        let launch =
+            |function, arguments: &[_]| self.launch_kernel(Lane::Main, function, grid, threads, 0, arguments);
+        match planes {
+            PlanesAt::Nv12 { planes: [y, c], strides: [ys, cs] } => {
+                launch(self.kernels.preprocess_nv12, &arguments![y, c, ys, cs, plan, levels, rows])
+            }
+            PlanesAt::I420 { planes: [y, u, v], strides: [ys, us, vs] } => {
+                launch(self.kernels.preprocess_i420, &arguments![y, u, v, ys, us, vs, plan, levels, rows])
+            }
+            PlanesAt::Rgb { plane, stride, step, order: [r, g, b] } => launch(
+                self.kernels.preprocess_rgb,
+                &arguments![plane, stride, step, r, g, b, plan, levels, rows],
+            ),
+        }
     }
 }
 

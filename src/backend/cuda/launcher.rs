@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use super::CudaError;
 use super::device::{Context, Event, Graph, Module, Stream};
-use super::kernels::Kernels;
+use super::functions::Kernels;
 use super::memory::{At, Buffer, Pinned, Plain};
 use super::product::Products;
 use super::runtime::Gpu;

@@ -7,7 +7,7 @@ use half::f16;
 use super::CudaError;
 use super::block::Scratch;
 use super::head::FeaturesAt;
-use super::kernels::Attention;
+use super::kernels::{Attention, Step};
 use super::launcher::{Lane, Launcher};
 use super::memory::{At, Buffer};
 use super::product::Into;
@@ -132,17 +132,19 @@ impl Prompts {
         }
         launcher.gather_text(labels.table, labels.index, x, rows, width)?;
         for (i, (layer, keys)) in self.layers.iter().zip(&work.keys).enumerate() {
-            launcher.layer_norm(main, x, width, narrow, layer.norm1.at(), rows)?;
-            launcher.product(main, narrow, width, rows, layer.query.at(), queries, Into::Replace)?;
+            let step = Step::new(Some(layer.norm1.at()), layer.query.at(), Into::Replace);
+            launcher.layer(main, x, width, rows, step, narrow, queries)?;
             if i == 0 {
                 launcher.join()?;
             }
             launcher.prompt_attention(sizes, queries, keys.at(), narrow, self.patches)?;
-            launcher.product(main, narrow, width, rows, layer.out.at(), x, Into::AddTo)?;
-            launcher.layer_norm(main, x, width, narrow, layer.norm3.at(), rows)?;
-            launcher.product(main, narrow, width, rows, layer.fc1.at(), wide, Into::Replace)?;
-            launcher.quick_gelu(wide, rows, layer.fc1.outs)?;
-            launcher.product(main, wide, layer.fc2.ins, rows, layer.fc2.at(), x, Into::AddTo)?;
+            let step = Step::new(None, layer.out.at(), Into::AddTo);
+            launcher.layer(main, narrow, width, rows, step, At::NULL, x)?;
+            let step = Step::new(Some(layer.norm3.at()), layer.fc1.at(), Into::Replace);
+            let step = Step { quick_gelu: true, ..step };
+            launcher.layer(main, x, width, rows, step, narrow, wide)?;
+            let step = Step::new(None, layer.fc2.at(), Into::AddTo);
+            launcher.layer(main, wide, layer.fc2.ins, rows, step, At::NULL, x)?;
             tracer.show(&format!("prompts_hidden_{i}"), x, windows, prompts * width)?;
         }
         let (alpha, video, scale) = (self.alpha.at(), features.video, self.scale);

@@ -1,7 +1,7 @@
 //! Which checkpoints the kernels take, and how much runs at once.
 
 use super::CudaError;
-use super::kernels::HEADS;
+use super::functions::HEADS;
 use crate::model::Config;
 
 /// Widest row that a warp holds in registers.

@@ -11,7 +11,7 @@ use super::CudaError;
 use super::block::{Block, Spans};
 use super::constant::constant_message;
 use super::frame_block::{FrameBlock, FrameWork};
-use super::kernels::{Attention, MessageKeys};
+use super::kernels::{Attention, MessageKeys, Step};
 use super::launcher::{Lane, Launcher};
 use super::memory::{At, Buffer};
 use super::product::Into;
@@ -238,12 +238,14 @@ impl Messages {
     ) -> Result<(), CudaError> {
         let (side, rows, width, messages) = (Lane::Side, windows * frames, self.fc.outs, work.messages.at());
         let (narrow, wide) = (work.blocks.side.narrow(), work.blocks.side.wide());
-        launcher.product(side, x, state, rows, self.fc.at(), messages, Into::Replace)?;
-        launcher.layer_norm(side, messages, width, narrow, self.norm.at(), rows)?;
-        launcher.product(side, narrow, width, rows, self.qkv.at(), wide, Into::Replace)?;
+        let step = Step::new(None, self.fc.at(), Into::Replace);
+        launcher.layer(side, x, state, rows, step, At::NULL, messages)?;
+        let step = Step::new(Some(self.norm.at()), self.qkv.at(), Into::Replace);
+        launcher.layer(side, messages, width, rows, step, narrow, wide)?;
         let (heads, head) = (self.heads, width / self.heads);
         let sizes = Attention { items: windows, length: frames, heads, head, causal: false };
         launcher.attention(side, sizes, wide, None, narrow, At::NULL)?;
-        launcher.product(side, narrow, width, rows, self.out.at(), messages, Into::AddTo)
+        let step = Step::new(None, self.out.at(), Into::AddTo);
+        launcher.layer(side, narrow, width, rows, step, At::NULL, messages)
     }
 }
