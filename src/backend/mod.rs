@@ -40,7 +40,8 @@ pub enum Device {
     #[default]
     Auto,
     Cpu,
-    /// The NVIDIA GPU of this ordinal, as `nvidia-smi -L` counts.
+    /// The NVIDIA GPU of this ordinal as CUDA counts: fastest first, or as `nvidia-smi` with
+    /// CUDA_DEVICE_ORDER=PCI_BUS_ID.
     Cuda(usize),
 }
 

@@ -140,31 +140,32 @@ impl Worker {
 
     fn score(&mut self, windows: Vec<Waiting>) {
         let queued: Vec<Duration> = windows.iter().map(|w| w.submitted.elapsed()).collect();
-        let mut logits = self.logits(&windows);
-        if let Err(error) = &logits
-            && self.recovered(error)
-        {
-            logits = self.logits(&windows);
-        }
-        let mut answers: Vec<Answer> = match logits {
+        let answers: Vec<Answer> = match self.recovering(&windows) {
             Ok(answers) => answers.into_iter().map(Ok).collect(),
-            Err(error) if error.is_lost() => {
+            // One stream's bad window must not cost the others theirs.
+            Err(error) if windows.len() > 1 && !error.is_lost() => {
+                let alone = windows.iter().map(|w| self.recovering(std::slice::from_ref(w)));
+                alone.map(|one| one.map(|mut answers| answers.remove(0))).collect()
+            }
+            Err(error) => {
                 let error = self.told(error);
                 windows.into_iter().for_each(|w| w.answer(Err(Dropped::Failed(error.clone()))));
                 return;
             }
-            // One stream's bad window must not cost the others theirs.
-            Err(_) if windows.len() > 1 => {
-                let alone = windows.iter().map(|w| self.logits(std::slice::from_ref(w)));
-                alone.map(|one| one.map(|mut answers| answers.remove(0))).collect()
-            }
-            Err(error) => vec![Err(error)],
         };
-        for ((window, queued), answer) in windows.into_iter().zip(queued).zip(answers.drain(..)) {
+        for ((window, queued), answer) in windows.into_iter().zip(queued).zip(answers) {
             window.answer(match answer {
                 Ok((logits, inference)) => Ok(Scored { logits, queued, inference }),
-                Err(error) => Err(Dropped::Failed(Arc::new(error.into()))),
+                Err(error) => Err(Dropped::Failed(self.told(error))),
             });
+        }
+    }
+
+    /// As [`Worker::logits`]; by another backend if the device is lost meanwhile and there is one.
+    fn recovering(&mut self, windows: &[Waiting]) -> Result<Vec<(Vec<f32>, Duration)>, BackendError> {
+        match self.logits(windows) {
+            Err(error) if self.recovered(&error) => self.logits(windows),
+            done => done,
         }
     }
 

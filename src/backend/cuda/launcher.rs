@@ -90,6 +90,10 @@ impl Launcher {
         }
     }
 
+    pub(super) fn is_capturing(&self) -> bool {
+        self.capturing.get()
+    }
+
     /// `work`, which must use this launcher only, as a graph.
     pub fn capture(&self, work: impl FnOnce() -> Result<(), CudaError>) -> Result<Graph, CudaError> {
         self.capturing.set(true);

@@ -292,6 +292,10 @@ impl Launcher {
                 self.stream(lane).raw,
             )
         };
+        if status != 0 && !self.is_capturing() {
+            // Where the device is lost, the driver says so; cuBLASLt only that it failed.
+            self.finish()?;
+        }
         check("cublasLtMatmul", status, Some(&shape))
     }
 }

@@ -171,7 +171,8 @@ pub fn synthetic(
     CpuBackend::from_source(config, &rule(config), isa, threads, precision, &mut source)
 }
 
-fn rule(config: &Config) -> Rule {
+/// Pre-processing as the published checkpoints have it.
+pub fn rule(config: &Config) -> Rule {
     let size = config.image_size as u32;
     Rule {
         size,
