@@ -126,7 +126,11 @@ fn attention_sees_its_items_message_beside_its_own_rows() {
     let mut noise = Noise(21);
     for (length, head) in [(1, 24), (50, 64), (63, 40), (64, 96), (127, 32), (197, 64)] {
         for stride in [0, 1] {
-            check(&lab, &mut noise, &Case { message: Some(stride), ..case(&[length, length, length], 2, head) });
+            check(
+                &lab,
+                &mut noise,
+                &Case { message: Some(stride), ..case(&[length, length, length], 2, head) },
+            );
         }
     }
 }
@@ -168,7 +172,8 @@ fn labels_look_at_their_own_clips_patches() {
         [(1, 1, 1, 1, 64), (3, 5, 4, 2, 24), (2, 130, 49, 2, 64), (1, 17, 196, 1, 96), (2, 3, 65, 3, 40)]
     {
         let width = heads * head;
-        let (q, kv) = (noise.halves(clips * prompts * width, 0.5), noise.halves(clips * patches * 2 * width, 1.0));
+        let (q, kv) =
+            (noise.halves(clips * prompts * width, 0.5), noise.halves(clips * patches * 2 * width, 1.0));
         let out = lab.room::<f16>(q.len());
         let (tiles, threads) = geometry(prompts);
         let arguments =
@@ -186,6 +191,11 @@ fn labels_look_at_their_own_clips_patches() {
                 expected[row * width + h * head..][..head].copy_from_slice(&seen);
             }
         }
-        assert_close(&lab.get_halves(&out), &expected, 1.0 / 1024.0, &format!("{name}, {prompts} of {patches}"));
+        assert_close(
+            &lab.get_halves(&out),
+            &expected,
+            1.0 / 1024.0,
+            &format!("{name}, {prompts} of {patches}"),
+        );
     }
 }

@@ -169,7 +169,14 @@ impl Lab {
     }
 
     /// Launches and waits.
-    pub fn launch(&self, name: &str, grid: [usize; 3], threads: usize, shared: usize, arguments: &[Argument]) {
+    pub fn launch(
+        &self,
+        name: &str,
+        grid: [usize; 3],
+        threads: usize,
+        shared: usize,
+        arguments: &[Argument],
+    ) {
         let mut pointers: Vec<*mut c_void> =
             arguments.iter().map(|argument| (&raw const argument.0).cast_mut().cast()).collect();
         let [x, y, z] = grid.map(|n| u32::try_from(n).unwrap());

@@ -147,7 +147,8 @@ fn embed_puts_the_class_row_first_and_normalises() {
         for frame in rows.chunks(patches * width) {
             expected.extend(layer_norm(&wide(&class), &gain, &bias));
             for (row, position) in frame.chunks(width).zip(positions.chunks(width)) {
-                let sum: Vec<f64> = row.iter().zip(position).map(|(r, p)| f64::from(*r) + f64::from(*p)).collect();
+                let sum: Vec<f64> =
+                    row.iter().zip(position).map(|(r, p)| f64::from(*r) + f64::from(*p)).collect();
                 expected.extend(layer_norm(&sum, &gain, &bias));
             }
         }
@@ -274,7 +275,8 @@ fn rows_are_gathered_and_scattered_unchanged() {
 fn a_product_of_few_rows_is_layer_norm_product_and_activation() {
     let Some(lab) = Lab::open() else { return };
     let mut noise = Noise(10);
-    let cases = [(1, 96, 8, 96), (8, 512, 104, 512), (17, 104, 24, 2080), (32, 1280, 16, 1280), (5, 3072, 8, 3072)];
+    let cases =
+        [(1, 96, 8, 96), (8, 512, 104, 512), (17, 104, 24, 2080), (32, 1280, 16, 1280), (5, 3072, 8, 3072)];
     for (i, (rows, ins, outs, stride)) in cases.into_iter().enumerate() {
         for options in 0..16 {
             let [normed, biased, gelu, add] = [1, 2, 4, 8].map(|bit| options & bit != 0);
