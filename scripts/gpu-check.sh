@@ -7,7 +7,8 @@
 #                                         package) and bash; compute-sanitizer and Python with torch and transformers
 #                                         are used if they are there. Logs and table go to FOLDER/results
 #
-# --quick leaves out the sanitizer, the large batches and PyTorch. XCLIP_CUDA_LIB_DIR names the libraries' folder.
+# --quick leaves out the sanitizer, the large batches and PyTorch. XCLIP_CUDA_LIB_DIR names the libraries' folder:
+# with FOLDER/emulator everything but figures can be rehearsed. PROFILE=dev builds faster for that.
 set -euo pipefail
 
 fail() {
@@ -17,27 +18,29 @@ fail() {
 
 # ---- where Rust is
 
-# Test programs of the package by name, as cargo names them: NAME PATH.
-test_programs() {
-    cargo test --locked --no-default-features --features cuda --no-run --message-format=json \
-        --test cuda_backend --test cuda_windows --test cuda_kernels --test cuda_faults |
-        grep '"profile":{[^}]*"test":true' |
+# built ARGUMENTS...: what cargo builds with these, as lines NAME PATH.
+built() {
+    cargo "$@" --locked --no-default-features --features cuda --message-format=json |
         sed -nE 's/.*"target":\{[^}]*"name":"([^"]*)".*"executable":"([^"]*)".*/\1 \2/p'
 }
 
 build() {
     cd "$(dirname "${BASH_SOURCE[0]}")/.."
-    local target name path
+    local target name path profile=${PROFILE:-release}
     target=$(cargo metadata --format-version 1 --no-deps --locked | sed 's/.*"target_directory":"\([^"]*\)".*/\1/')
     local folder=${1:-$target/gpu-check}
     rm -rf "$folder"
     mkdir -p "$folder/bin" "$folder/root/tests" "$folder/root/kernels"
-    cargo build --release --locked --no-default-features --features cuda --bin xclipd
-    cp "$target/release/xclipd" "$folder/bin/xclipd"
-    while read -r name path; do
+    # Tests come with an xclipd of their own profile; the optimised one, built after it, takes its place.
+    {
+        built test --no-run --test cuda_backend --test cuda_windows --test cuda_kernels --test cuda_faults
+        built build --profile "$profile" --bin xclipd
+    } | while read -r name path; do
         cp "$path" "$folder/bin/$name"
-    done < <(test_programs)
-    [ -e "$folder/bin/cuda_backend" ] || fail "cargo named no test program; see its output above"
+    done
+    for name in xclipd cuda_backend cuda_windows cuda_kernels cuda_faults; do
+        [ -e "$folder/bin/$name" ] || fail "cargo built no $name; see its output above"
+    done
     strip "$folder"/bin/*
     tests/emulator/build.sh "$folder/emulator"
     rm -f "$folder/emulator/.lock"

@@ -233,7 +233,7 @@ fn values_that_overflow_are_reported_and_never_rounded_to_numbers() {
     }
     let config = config("small");
     let rule = Rule { size: 64, geometry: Geometry::Stretch, mean: [0.5; 3], std: [0.5; 3] };
-    let mut with = |name: &str, value: f32| {
+    let with = |name: &str, value: f32| {
         let mut source = |tensor: &str, shape: &[usize]| {
             let mut values = recipe::tensor(tensor, shape);
             if tensor == name {

@@ -270,11 +270,16 @@ fn gpu_of_auto(model: &Model, precision: Precision) -> Option<Box<dyn Backend>> 
     if !matches!(precision, Precision::Auto | Precision::F16) {
         return None;
     }
-    if let Err(absent) = cuda::probe(0) {
-        tracing::debug!("device auto: no GPU: {absent}");
-        return None;
-    }
-    match cuda::CudaBackend::new(model, 0) {
+    let opened = match cuda::probe(0) {
+        Ok(_) => cuda::CudaBackend::new(model, 0),
+        // A machine without a GPU is as usual as one with it; one that has a GPU it cannot use is not.
+        Err(absent @ (cuda::CudaError::NoDriver { .. } | cuda::CudaError::NoDevice { .. })) => {
+            tracing::debug!("device auto: no GPU: {absent}");
+            return None;
+        }
+        Err(unusable) => Err(unusable.into()),
+    };
+    match opened {
         Ok(backend) => Some(Box::new(backend)),
         Err(error) => {
             tracing::warn!("device auto: the CPU takes over, because the GPU cannot be used: {error}");

@@ -1,5 +1,6 @@
 //! What every backend promises beyond the golden vectors; the bodies of tests/cpu_backend.rs and
 //! tests/cuda_backend.rs.
+#![allow(dead_code)]
 
 use std::sync::Arc;
 
