@@ -146,7 +146,7 @@ fn a_full_ring_holds_states_on_the_host_with_the_same_results() {
     // Windows of both kinds in one batch.
     let mixed: Vec<Prepared> =
         kept[kept.len() - frames..].iter().chain(&beyond).chain(&kept[..frames]).cloned().collect();
-    let of_kept = bench.score(&kept[..frames].to_vec(), &[&texts]);
+    let of_kept = bench.score(&kept[..frames], &[&texts]);
     let scores = bench.score(&mixed, &[&texts[..], &texts, &texts]);
     assert!(near(&scores[1], &expected[0]) && near(&scores[2], &of_kept[0]), "{scores:?}");
     // Slots come back when frames are forgotten.

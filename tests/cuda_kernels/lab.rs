@@ -217,7 +217,9 @@ impl Drop for Lab {
     fn drop(&mut self) {
         // SAFETY: allocated and loaded once; all work is waited for.
         unsafe {
-            self.rooms.borrow().iter().for_each(|at| drop((self.driver.free)(*at)));
+            for at in self.rooms.borrow().iter() {
+                (self.driver.free)(*at);
+            }
             (self.driver.unload)(self.module);
         }
     }
