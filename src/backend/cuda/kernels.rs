@@ -342,7 +342,7 @@ impl Launcher {
         self.per_thread(Lane::Main, self.kernels.embed_tokens, rows * width / CHUNK, &arguments)
     }
 
-    /// out[i] = x[rows[i]]
+    /// `out[i] = x[rows[i]]`
     pub fn gather_rows(
         &self,
         x: At<f16>,
@@ -355,7 +355,7 @@ impl Launcher {
         self.per_thread(Lane::Main, self.kernels.gather_rows, count * width / CHUNK, &arguments)
     }
 
-    /// out[rows[i]] = x[i]; −1 leaves x[i] out.
+    /// `out[rows[i]] = x[i]`; −1 leaves `x[i]` out.
     pub fn scatter_rows(
         &self,
         x: At<f16>,
