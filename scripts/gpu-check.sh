@@ -33,12 +33,13 @@ build() {
     mkdir -p "$folder/bin" "$folder/root/tests" "$folder/root/kernels"
     # Tests come with an xclipd of their own profile; the optimised one, built after it, takes its place.
     {
-        built test --no-run --test cuda_backend --test cuda_windows --test cuda_kernels --test cuda_faults
+        built test --no-run --test cuda_backend --test cuda_windows --test cuda_engine --test cuda_kernels \
+            --test cuda_faults
         built build --profile "$profile" --bin xclipd
     } | while read -r name path; do
         cp "$path" "$folder/bin/$name"
     done
-    for name in xclipd cuda_backend cuda_windows cuda_kernels cuda_faults; do
+    for name in xclipd cuda_backend cuda_windows cuda_engine cuda_kernels cuda_faults; do
         [ -e "$folder/bin/$name" ] || fail "cargo built no $name; see its output above"
     done
     strip "$folder"/bin/*
@@ -62,15 +63,15 @@ check() {
     local name=$1 log=$results/$2.log begun=$SECONDS status=0 verdict remark=""
     shift 2
     printf '%s … ' "$name"
-    timeout 1800 "$@" >"$log" 2>&1 || status=$?
+    timeout 1800 bash -euo pipefail -c '"$@"' check "$@" >"$log" 2>&1 || status=$?
     case $status in
         0) verdict=ok ;;
         77) verdict=skipped ;;
         124) verdict=FAILED remark="not done after 1800 s" ;;
         *) verdict=FAILED ;;
     esac
-    [ -n "$remark" ] || remark=$(grep -aE '^(remark: |test result:)' "$log" | tail -n 1 |
-        sed -E 's/^remark: //; s/^test result: [a-zA-Z]+\. //; s/; [0-9]+ ignored.*//')
+    [ -n "$remark" ] || remark=$(sed -nE '/^(remark: |test result:)/ {
+        s/^remark: //; s/^test result: [a-zA-Z]+\. //; s/; [0-9]+ ignored.*//; p }' "$log" | tail -n 1)
     if [ "$verdict" = ok ] && grep -aq '^SKIPPED' "$log"; then
         remark="$remark; $(grep -ac '^SKIPPED' "$log") skipped, see $(basename "$log")"
     fi
@@ -80,12 +81,12 @@ check() {
 }
 
 doctor() {
-    "$here/bin/xclipd" doctor
-    "$here/bin/xclipd" doctor | grep -q '^graphics .*cuda:0' || {
+    "$here/bin/xclipd" doctor | tee "$results/doctor.out"
+    grep -q '^graphics .*cuda:0' "$results/doctor.out" || {
         echo "remark: no GPU was found"
         return 1
     }
-    echo "remark: $("$here/bin/xclipd" doctor | sed -n 's/^graphics  *//p' | head -n 1)"
+    echo "remark: $(sed -n 's/^graphics  *//p' "$results/doctor.out" | head -n 1)"
 }
 
 tests() {
@@ -134,6 +135,10 @@ peers() {
     echo "remark: table in peers.log"
 }
 
+# For the shell that a time limit is put on.
+export -f doctor tests verify generated sanitize bench peers
+export here results emulated=no rounds=60
+
 run() {
     here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
     [ -x "$here/bin/xclipd" ] || fail "$here has no bin/xclipd; make the folder with scripts/gpu-check.sh --build"
@@ -148,13 +153,13 @@ run() {
         export XCLIP_CUDA_LIB_DIR=$site
     fi
     check doctor doctor doctor
-    emulated=no rounds=60
     if grep -q 'emulated device' "$results/doctor.log"; then
         emulated=yes rounds=1
         echo "REHEARSAL on the emulated device: no figures, no large batches"
     fi
     check "backend: golden vectors, refusals, sizes" backend tests cuda_backend
     check "backend: batches, graphs, labels" windows tests cuda_windows
+    check "engine: streams, a lost device" engine tests cuda_engine
     check "kernels, one by one" kernels tests cuda_kernels
     check "faults (on the emulated device)" faults tests cuda_faults
     check "golden vectors, small" verify-small verify "$here/root/tests/golden/small" \
