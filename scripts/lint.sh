@@ -29,6 +29,7 @@ docs() {
 
 without_gst() {
     cargo clippy --locked --no-default-features --lib --bins -- -D warnings
+    cargo clippy --locked --no-default-features --features cuda --lib --bins -- -D warnings
 }
 
 step "format" cargo fmt --check
