@@ -354,7 +354,7 @@ pub static PROPERTIES: LazyLock<Vec<glib::ParamSpec>> = LazyLock::new(|| {
             .default_value(Some("demo")).mutable_ready().build(),
         string("device", "Device", "Where the model runs: auto, cpu")
             .default_value(Some("auto")).mutable_ready().build(),
-        string("precision", "Precision", "Arithmetic of the model: auto, f32, int8. auto takes int8 on processors with dot products for it where a self-check of the checkpoint holds, else f32")
+        string("precision", "Precision", "Arithmetic of the model: auto, f32, int8. auto takes int8 on processors with dot products for it where a self-check of the checkpoint holds and it is faster, else f32")
             .default_value(Some("auto")).mutable_ready().build(),
         glib::ParamSpecUInt::builder("threads")
             .nick("Threads").blurb("Threads of the engine; 0 is one per core")
