@@ -28,7 +28,7 @@ docs() {
 }
 
 without_gst() {
-    cargo clippy --locked --no-default-features --lib --bins -- -D warnings
+    cargo clippy --locked --no-default-features --all-targets -- -D warnings
 }
 
 step "format" cargo fmt --check
