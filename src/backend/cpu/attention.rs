@@ -10,9 +10,10 @@ use super::activation::exp;
 use super::buffer::{Buffer, LINE, first, first_mut, prefetch};
 use super::gemm::Cpu;
 use super::isa::{per_isa, reduce};
-use super::kernel::{Kernels, MAX_ROWS, Tile};
+use super::kernel::{F32Kernels, MAX_ROWS, Tile};
 use super::lhs::{Lhs, Writer};
 use super::linear::Linear;
+use super::transpose::{self, Transpose};
 
 /// Rows `stride` values apart; head h of a row is at h·hd.
 #[derive(Clone, Copy)]
@@ -73,40 +74,25 @@ impl Attention<'_> {
     /// Writes every query's result as a row of the next product's left side.
     pub(super) fn run(&self, cpu: &Cpu, to: &mut Lhs, for_product: &Linear) {
         let writer = to.stage(cpu, self.rows, for_product);
-        cpu.pool.run(self.items * self.heads, |task| {
-            let (item, head) = ((self.item)(task / self.heads), task % self.heads);
-            SCRATCH.with_borrow_mut(|scratch| {
-                attend(cpu.isa, cpu.kernels, &item, self.head, self.causal, head, scratch, writer)
-            })
+        let (kernels, transpose) = (cpu.kernels, transpose::of(cpu.isa));
+        let Attention { heads, head: width, causal, .. } = *self;
+        cpu.pool.run(self.items * heads, |task| {
+            let item = (self.item)(task / heads);
+            let keys = item.keys + item.extra.is_some() as usize;
+            let task = Task { kernels, transpose, item, width, causal, head: task % heads, keys };
+            SCRATCH.with_borrow_mut(|scratch| attend(cpu.isa, &task, scratch, writer));
         });
         to.complete(cpu);
     }
 }
 
 per_isa! {
-    fn attend(
-        kernels: Kernels,
-        item: &Item<'_>,
-        width: usize,
-        causal: bool,
-        head: usize,
-        scratch: &mut Scratch,
-        to: Writer<'_>,
-    ) = attend_body
+    fn attend(task: &Task<'_>, scratch: &mut Scratch, to: Writer<'_>) = attend_body
 }
 
 #[inline(always)]
-fn attend_body<const FMA: bool>(
-    kernels: Kernels,
-    item: &Item<'_>,
-    width: usize,
-    causal: bool,
-    head: usize,
-    scratch: &mut Scratch,
-    to: Writer<'_>,
-) {
-    let task = Task { kernels, item, width, causal, head, keys: item.keys + item.extra.is_some() as usize };
-    match kernels.cols {
+fn attend_body<const FMA: bool>(task: &Task<'_>, scratch: &mut Scratch, to: Writer<'_>) {
+    match task.kernels.cols {
         32 => task.run::<FMA, 32, 16>(scratch, to),
         16 => task.run::<FMA, 16, 16>(scratch, to),
         _ => task.run::<FMA, 8, 8>(scratch, to),
@@ -115,8 +101,9 @@ fn attend_body<const FMA: bool>(
 
 /// One head of one item. Panels have NR columns, loops take C at a time.
 struct Task<'a> {
-    kernels: Kernels,
-    item: &'a Item<'a>,
+    kernels: F32Kernels,
+    transpose: Transpose,
+    item: Item<'a>,
     width: usize,
     causal: bool,
     head: usize,
@@ -143,7 +130,7 @@ impl<'a> Task<'a> {
 
     #[inline(always)]
     fn run<const FMA: bool, const NR: usize, const C: usize>(&self, scratch: &mut Scratch, to: Writer<'_>) {
-        let Task { kernels, item, width, causal, head, keys } = *self;
+        let Task { kernels, item, width, causal, head, keys, .. } = *self;
         // All lines are asked for before the first is needed: they lie a row apart, where no processor
         // looks ahead by itself.
         for j in 0..keys {
@@ -234,7 +221,7 @@ impl<'a> Task<'a> {
             }
             // SAFETY: NR rows of `width` values or none, and a panel of their size; the function is of a
             // detected instruction set.
-            unsafe { (self.kernels.transpose)(&rows, self.width, panel.as_mut_ptr()) }
+            unsafe { (self.transpose)(&rows, self.width, panel.as_mut_ptr()) }
         }
     }
 

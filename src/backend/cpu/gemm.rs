@@ -10,8 +10,8 @@ use std::ops::Range;
 use super::buffer::{Buffer, LINE, LINE_BYTES, Number, Shared, first, prefetch};
 use super::epilogue::{Epilogue, Place, Target, TileRows};
 use super::isa::{Isa, per_isa};
-use super::kernel::{Kernels, Tile};
-use super::kernel_i8::{DotKernels, Sums};
+use super::kernel::{F32Kernels, Tile};
+use super::kernel_i8::DotKernels;
 use super::lhs::Lhs;
 use super::linear::{Bytes, Format, Linear, Panels};
 use super::pool::Pool;
@@ -31,14 +31,14 @@ const LHS_BYTES_INT8: usize = 512 << 10;
 /// What every operation needs: instruction set and threads.
 pub struct Cpu {
     pub isa: Isa,
-    pub kernels: Kernels,
+    pub kernels: F32Kernels,
     pub dots: DotKernels,
     pub pool: Pool,
 }
 
 impl Cpu {
     pub fn new(isa: Isa, threads: usize) -> Self {
-        Self { isa, kernels: Kernels::of(isa), dots: DotKernels::of(isa), pool: Pool::new(threads) }
+        Self { isa, kernels: F32Kernels::of(isa), dots: DotKernels::of(isa), pool: Pool::new(threads) }
     }
 
     /// Runs `task` on ranges that cover 0..items, a few per thread.
@@ -59,7 +59,7 @@ pub enum Out<'a> {
 }
 
 struct Product<'a> {
-    kernels: Kernels,
+    kernels: F32Kernels,
     dots: DotKernels,
     lhs: &'a Lhs,
     rhs: &'a Linear,
@@ -180,7 +180,7 @@ fn multiply_i8<const FMA: bool, const NR: usize, const C: usize>(
     let bias = *first::<NR, _>(&rhs.bias[first_col..]);
     let scales = *first::<NR, _>(&bytes.scales[first_col..]);
     let column_sums = *first::<NR, _>(&bytes.sums[first_col..]);
-    let (mut sums, mut fine_sums, mut place) = (Sums::new(), Sums::new(), Place::default());
+    let (mut sums, mut fine_sums, mut place) = (Tile::new(), Tile::new(), Place::default());
     for index in tiles {
         ahead.step();
         let first_row = index * lhs.tile;
