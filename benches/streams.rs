@@ -44,10 +44,7 @@ impl Setup {
             std::thread::sleep(Duration::from_millis(1));
         }
         let (size, frames) = (engine.model().config.image_size, engine.model().config.num_frames);
-        let pictures = recipe::frames_u8(4 * frames, size, size, 2)
-            .chunks_exact(size * size * 3)
-            .map(|rgb| Reduced { size: size as u32, rgb: rgb.to_vec() })
-            .collect();
+        let pictures = Reduced::split(&recipe::frames_u8(4 * frames, size, size, 2), size);
         let vocab = engine.model().config.vocab_size as u32;
         let prompts = (0..LABELS).map(|i| vec![vocab - 2, 3 + i, 40 + i, vocab - 1]).collect();
         Self { engine, pictures, prompts, frames }

@@ -28,8 +28,8 @@ docs() {
 }
 
 without_gst() {
-    cargo clippy --locked --no-default-features --lib --bins -- -D warnings
-    cargo clippy --locked --no-default-features --features cuda --lib --bins -- -D warnings
+    cargo clippy --locked --no-default-features --all-targets -- -D warnings
+    cargo clippy --locked --no-default-features --features cuda --all-targets -- -D warnings
 }
 
 step "format" cargo fmt --check

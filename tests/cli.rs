@@ -1,4 +1,6 @@
-//! xclipd as a user meets it: what it prints where, its exit status, its files.
+//! xclipd as a user meets it: what it prints where, its exit status, its files. With the elements: detect
+//! and drawn videos are most of it.
+#![cfg(feature = "gst")]
 
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};

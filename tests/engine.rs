@@ -43,12 +43,11 @@ fn settled(engine: &Engine) -> State {
 }
 
 fn score(engine: &Arc<Engine>, prompts: &[Vec<u32>]) -> Result<Scored, Dropped> {
-    let pictures = recipe::frames_u8(4, 64, 64, 2);
-    let frame = |rgb: &[u8]| Arc::new(Frame::new(Reduced { size: 64, rgb: rgb.to_vec() }));
+    let pictures = Reduced::split(&recipe::frames_u8(4, 64, 64, 2), 64);
     let result = Arc::new(Mutex::new(None));
     let slot = result.clone();
     engine.stream().run(Job {
-        frames: pictures.chunks(64 * 64 * 3).map(frame).collect(),
+        frames: pictures.into_iter().map(|picture| Arc::new(Frame::new(picture))).collect(),
         prompts: prompts.into(),
         done: Box::new(move |r| *slot.lock().unwrap() = Some(r)),
     });

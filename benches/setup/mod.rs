@@ -22,10 +22,7 @@ impl Setup {
         });
         let config = Config::parse(&name, json.as_bytes(), Heads::Hf).expect("published ones are consistent");
         let size = config.image_size;
-        let frames = recipe::frames_u8(config.num_frames, size, size, 2)
-            .chunks_exact(size * size * 3)
-            .map(|rgb| Reduced { size: size as u32, rgb: rgb.to_vec() })
-            .collect();
+        let frames = Reduced::split(&recipe::frames_u8(config.num_frames, size, size, 2), size);
         let backend = subject::synthetic(&config, Isa::best(), 0, Precision::F32)
             .expect("the recipe gives every tensor its shape");
         Self { name, config, backend, frames }

@@ -196,10 +196,7 @@ fn forward(backend: &mut dyn Backend, config: &Config, golden: &Golden<'_>) -> a
         }
         None => recipe::frames_u8(frames, size, size, 2),
     };
-    let reduced: Vec<Reduced> = pixels
-        .chunks_exact(size * size * 3)
-        .map(|rgb| Reduced { size: size as u32, rgb: rgb.to_vec() })
-        .collect();
+    let reduced = Reduced::split(&pixels, size);
     let Some((shape, ids)) = golden.numbers("input_ids")? else {
         bail!("the file has no `input_ids` [K, N]: made by another script?");
     };

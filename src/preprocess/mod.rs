@@ -56,6 +56,13 @@ pub struct Reduced {
     pub rgb: Vec<u8>,
 }
 
+impl Reduced {
+    /// Pictures of side `size`, one after another as by `rgb`; a last one that is not whole is left out.
+    pub fn split(rgb: &[u8], size: usize) -> Vec<Self> {
+        rgb.chunks_exact(size * size * 3).map(|rgb| Self { size: size as u32, rgb: rgb.to_vec() }).collect()
+    }
+}
+
 /// Reduces pictures of one stream; keeps filter tables for the last geometry it saw.
 pub struct Reducer {
     rule: Rule,

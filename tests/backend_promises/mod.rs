@@ -37,8 +37,7 @@ impl Same {
 
 pub fn frames(config: &Config, n: usize) -> Vec<Reduced> {
     let size = config.image_size;
-    let pixels = recipe::frames_u8(n, size, size, 5);
-    pixels.chunks_exact(size * size * 3).map(|rgb| Reduced { size: size as u32, rgb: rgb.to_vec() }).collect()
+    Reduced::split(&recipe::frames_u8(n, size, size, 5), size)
 }
 
 /// Prompts of 3 to 8 tokens, as far as the context allows.

@@ -9,10 +9,11 @@ use std::cell::RefCell;
 use super::activation::exp;
 use super::buffer::{Buffer, LINE, first, first_mut, prefetch};
 use super::gemm::Cpu;
-use super::isa::per_isa;
-use super::kernel::{Kernels, MAX_COLS, Tile};
+use super::isa::{per_isa, reduce};
+use super::kernel::{F32Kernels, MAX_ROWS, Tile};
 use super::lhs::{Lhs, Writer};
 use super::linear::Linear;
+use super::transpose::{self, Transpose};
 
 /// Rows `stride` values apart; head h of a row is at h·hd.
 #[derive(Clone, Copy)]
@@ -73,168 +74,169 @@ impl Attention<'_> {
     /// Writes every query's result as a row of the next product's left side.
     pub(super) fn run(&self, cpu: &Cpu, to: &mut Lhs, for_product: &Linear) {
         let writer = to.stage(cpu, self.rows, for_product);
-        cpu.pool.run(self.items * self.heads, |task| {
-            let (item, head) = ((self.item)(task / self.heads), task % self.heads);
-            SCRATCH.with_borrow_mut(|scratch| {
-                attend(cpu.isa, cpu.kernels, &item, self.head, self.causal, head, scratch, writer)
-            })
+        let (kernels, transpose) = (cpu.kernels, transpose::of(cpu.isa));
+        let Attention { heads, head: width, causal, .. } = *self;
+        cpu.pool.run(self.items * heads, |task| {
+            let item = (self.item)(task / heads);
+            let keys = item.keys + item.extra.is_some() as usize;
+            let task = Task { kernels, transpose, item, width, causal, head: task % heads, keys };
+            SCRATCH.with_borrow_mut(|scratch| attend(cpu.isa, &task, scratch, writer));
         });
         to.complete(cpu);
     }
 }
 
 per_isa! {
-    fn attend(
-        kernels: Kernels,
-        item: &Item<'_>,
-        width: usize,
-        causal: bool,
-        head: usize,
-        scratch: &mut Scratch,
-        to: Writer<'_>,
-    ) = attend_body
+    fn attend(task: &Task<'_>, scratch: &mut Scratch, to: Writer<'_>) = attend_body
 }
 
 #[inline(always)]
-fn attend_body<const FMA: bool>(
-    kernels: Kernels,
-    item: &Item<'_>,
-    width: usize,
-    causal: bool,
-    head: usize,
-    scratch: &mut Scratch,
-    to: Writer<'_>,
-) {
-    if kernels.cols >= LINE {
-        attend_chunks::<FMA, LINE>(kernels, item, width, causal, head, scratch, to);
-    } else {
-        attend_chunks::<FMA, 8>(kernels, item, width, causal, head, scratch, to);
+fn attend_body<const FMA: bool>(task: &Task<'_>, scratch: &mut Scratch, to: Writer<'_>) {
+    match task.kernels.cols {
+        32 => task.run::<FMA, 32, 16>(scratch, to),
+        16 => task.run::<FMA, 16, 16>(scratch, to),
+        _ => task.run::<FMA, 8, 8>(scratch, to),
     }
 }
 
-/// C values are one step of the loops; C divides NR.
-#[inline(always)]
-fn attend_chunks<const FMA: bool, const C: usize>(
-    kernels: Kernels,
-    item: &Item<'_>,
+/// One head of one item. Panels have NR columns, loops take C at a time.
+struct Task<'a> {
+    kernels: F32Kernels,
+    transpose: Transpose,
+    item: Item<'a>,
     width: usize,
     causal: bool,
     head: usize,
-    scratch: &mut Scratch,
-    to: Writer<'_>,
-) {
-    let cols = kernels.cols;
-    let keys = item.keys + item.extra.is_some() as usize;
-    let key = |j: usize| match item.extra {
-        Some((row, _)) if j == item.keys => &row[head * width..][..width],
-        _ => item.k.head(j, head, width),
-    };
-    let value = |j: usize| match item.extra {
-        Some((_, row)) if j == item.keys => &row[head * width..][..width],
-        _ => item.v.head(j, head, width),
-    };
-    // All lines are asked for before the first is needed: they lie a row apart, where no processor looks
-    // ahead by itself.
-    for j in 0..keys {
-        expect(key(j));
-    }
-    for j in 0..keys {
-        expect(value(j));
-    }
-    for r in 0..item.queries {
-        expect(item.q.head(r, head, width));
-        to.expect(item.first + r, head * width, width);
-    }
-    // Keys: panels [width][NR] with a key per column. Values: panels [keys][NR] with a channel per column.
-    let key_panels = keys.div_ceil(cols);
-    let value_panels = width.div_ceil(cols);
-    let packed_keys = scratch.keys.fit(key_panels * width * cols);
-    let packed_values = scratch.values.fit(value_panels * keys * cols);
-    for p in 0..key_panels {
-        let mut rows: [&[f32]; MAX_COLS] = [&[]; MAX_COLS];
-        for (i, row) in rows.iter_mut().enumerate().take(cols.min(keys - p * cols)) {
-            *row = key(p * cols + i);
+    /// The extra one included.
+    keys: usize,
+}
+
+impl<'a> Task<'a> {
+    #[inline(always)]
+    fn key(&self, j: usize) -> &'a [f32] {
+        match self.item.extra {
+            Some((row, _)) if j == self.item.keys => &row[self.head * self.width..][..self.width],
+            _ => self.item.k.head(j, self.head, self.width),
         }
-        let panel = &mut packed_keys[p * width * cols..][..width * cols];
-        // SAFETY: NR rows of `width` values or none, and a panel of their size; the function is of a
-        // detected instruction set.
-        unsafe { (kernels.transpose)(&rows[..cols], width, panel.as_mut_ptr()) }
     }
-    for j in 0..keys {
-        let value = value(j);
-        for c in (0..value_panels * cols).step_by(C) {
-            let to = first_mut::<C, _>(&mut packed_values[(c / cols * keys + j) * cols + c % cols..]);
-            match value.get(c..).unwrap_or(&[]) {
-                part if part.len() >= C => *to = *first::<C, _>(part),
-                part => {
-                    to[..part.len()].copy_from_slice(part);
-                    to[part.len()..].fill(0.0);
+
+    #[inline(always)]
+    fn value(&self, j: usize) -> &'a [f32] {
+        match self.item.extra {
+            Some((_, row)) if j == self.item.keys => &row[self.head * self.width..][..self.width],
+            _ => self.item.v.head(j, self.head, self.width),
+        }
+    }
+
+    #[inline(always)]
+    fn run<const FMA: bool, const NR: usize, const C: usize>(&self, scratch: &mut Scratch, to: Writer<'_>) {
+        let Task { kernels, item, width, causal, head, keys, .. } = *self;
+        // All lines are asked for before the first is needed: they lie a row apart, where no processor
+        // looks ahead by itself.
+        for j in 0..keys {
+            expect(self.key(j));
+        }
+        for j in 0..keys {
+            expect(self.value(j));
+        }
+        for r in 0..item.queries {
+            expect(item.q.head(r, head, width));
+        }
+        let Scratch { keys: packed_keys, values: packed_values, query, scores, weights } = scratch;
+        let packed_keys = packed_keys.fit(keys.div_ceil(NR) * width * NR);
+        self.pack_keys::<NR>(packed_keys);
+        let packed_values = packed_values.fit(width.div_ceil(NR) * keys * NR);
+        self.pack_values::<NR>(packed_values);
+        let query_lines = width.div_ceil(LINE);
+        let mut tile = Tile::new();
+        // Even tiles: 50 queries are 5 × 10, not 4 × 12 + 2.
+        let tiles = item.queries.div_ceil(kernels.rows()).max(1);
+        let most = item.queries.div_ceil(tiles).max(1);
+        for top in (0..item.queries).step_by(most) {
+            let height = most.min(item.queries - top);
+            let kernel = kernels.for_rows(height);
+            let mut places = [(0, 0); MAX_ROWS];
+            to.rows(item.first + top, &mut places[..height]);
+            for at in &places[..height] {
+                to.expect(*at, head * width, width);
+            }
+            let query = query.fit(query_lines * height * LINE);
+            for r in 0..height {
+                let from = item.q.head(top + r, head, width);
+                let (lines, rest) = from.as_chunks::<LINE>();
+                for (i, line) in lines.iter().enumerate() {
+                    *first_mut::<LINE, _>(&mut query[(i * height + r) * LINE..]) = *line;
+                }
+                if !rest.is_empty() {
+                    query[(lines.len() * height + r) * LINE..][..rest.len()].copy_from_slice(rest);
+                }
+            }
+            // A causal tile sees no key past its last row.
+            let seen = if causal { keys.min(top + height) } else { keys };
+            let scores = scores.fit(seen.div_ceil(NR) * height * NR);
+            for (keys, scores) in
+                packed_keys.chunks_exact(width * NR).zip(scores.chunks_exact_mut(height * NR))
+            {
+                // SAFETY: `query` has the lines of `height` rows, the panel width·NR values, the scores of
+                // this panel height·NR; NR·R·4 bytes keep every part on a cache line or the kernel's vector.
+                unsafe { kernel(width, query.as_ptr(), keys.as_ptr(), scores.as_mut_ptr(), false) }
+            }
+            let weights = weights.fit(seen.next_multiple_of(NR).div_ceil(LINE) * height * LINE);
+            let mut scale = [0f32; MAX_ROWS];
+            for (r, scale) in scale.iter_mut().enumerate().take(height) {
+                let visible = if causal { keys.min(top + r + 1) } else { keys };
+                *scale = softmax_row::<FMA, NR, C>(scores, r, height, visible, weights);
+            }
+            for (p, values) in packed_values.chunks_exact(keys * NR).enumerate() {
+                // SAFETY: `weights` has the lines of `seen` columns of `height` rows, the panel keys·NR
+                // values, and the tile the largest R·NR.
+                unsafe { kernel(seen, weights.as_ptr(), values.as_ptr(), tile.0.as_mut_ptr(), false) }
+                let columns = NR.min(width - p * NR);
+                let col = head * width + p * NR;
+                for (r, scale) in scale[..height].iter().enumerate() {
+                    for c in (0..columns).step_by(C) {
+                        let mut part = *first::<C, _>(&tile.0[r * NR + c..]);
+                        for value in &mut part {
+                            *value *= scale;
+                        }
+                        // SAFETY (both): these rows × this head's columns belong to this task alone.
+                        if c + C <= columns && (col + c).is_multiple_of(C) {
+                            unsafe { to.put_line(places[r], col + c, &part) }
+                        } else {
+                            unsafe { to.put(places[r], col + c, &{ part }[..C.min(columns - c)]) }
+                        }
+                    }
                 }
             }
         }
     }
-    let query_lines = width.div_ceil(LINE);
-    let key_lines = keys.div_ceil(LINE);
-    let mut tile = Tile::new();
-    for top in (0..item.queries).step_by(kernels.rows()) {
-        let height = kernels.rows().min(item.queries - top);
-        let kernel = kernels.for_rows(height);
-        let query = scratch.query.fit(query_lines * height * LINE);
-        for r in 0..height {
-            let from = item.q.head(top + r, head, width);
-            for (i, part) in from.chunks(C).enumerate() {
-                let at = i * C;
-                let to = &mut query[(at / LINE * height + r) * LINE + at % LINE..];
-                match part.first_chunk::<C>() {
-                    Some(whole) => *first_mut::<C, _>(to) = *whole,
-                    None => to[..part.len()].copy_from_slice(part),
-                }
+
+    /// Panels [width][NR] with a key per column.
+    #[inline(always)]
+    fn pack_keys<const NR: usize>(&self, packed: &mut [f32]) {
+        for (p, panel) in packed.chunks_exact_mut(self.width * NR).enumerate() {
+            let mut rows: [&[f32]; NR] = [&[]; NR];
+            for (i, row) in rows.iter_mut().enumerate().take(self.keys - p * NR) {
+                *row = self.key(p * NR + i);
             }
+            // SAFETY: NR rows of `width` values or none, and a panel of their size; the function is of a
+            // detected instruction set.
+            unsafe { (self.transpose)(&rows, self.width, panel.as_mut_ptr()) }
         }
-        // A causal tile sees no key past its last row.
-        let seen = if causal { keys.min(top + height) } else { keys };
-        let panels = seen.div_ceil(cols);
-        let scores = scratch.scores.fit(panels * height * cols);
-        for p in 0..panels {
-            // SAFETY: `query` has the lines of `height` rows, the panel width·NR values, the scores of
-            // this panel height·NR; NR·R·4 bytes keep every part on a cache line or the kernel's vector.
-            unsafe {
-                kernel(
-                    width,
-                    query.as_ptr(),
-                    packed_keys[p * width * cols..][..width * cols].as_ptr(),
-                    scores[p * height * cols..][..height * cols].as_mut_ptr(),
-                    false,
-                )
+    }
+
+    /// Panels [keys][NR] with a channel per column.
+    #[inline(always)]
+    fn pack_values<const NR: usize>(&self, packed: &mut [f32]) {
+        for j in 0..self.keys {
+            let (whole, rest) = self.value(j).as_chunks::<NR>();
+            for (p, values) in whole.iter().enumerate() {
+                *first_mut::<NR, _>(&mut packed[(p * self.keys + j) * NR..]) = *values;
             }
-        }
-        let weights = scratch.weights.fit(key_lines * height * LINE);
-        let mut scale = [0f32; super::kernel::MAX_ROWS];
-        for (r, scale) in scale.iter_mut().enumerate().take(height) {
-            let visible = if causal { keys.min(top + r + 1) } else { keys };
-            *scale = softmax_row::<FMA, C>(scores, r, height, cols, visible, seen, weights);
-        }
-        for p in 0..value_panels {
-            let columns = cols.min(width - p * cols);
-            // SAFETY: `weights` has the lines of `seen` columns of `height` rows, the panel keys·NR
-            // values, and the tile the largest R·NR.
-            unsafe {
-                kernel(
-                    seen,
-                    weights.as_ptr(),
-                    packed_values[p * keys * cols..][..keys * cols].as_ptr(),
-                    tile.0.as_mut_ptr(),
-                    false,
-                )
-            }
-            for (r, scale) in scale[..height].iter().enumerate() {
-                for c in (0..columns).step_by(C) {
-                    let mut row = *first::<C, _>(&tile.0[r * cols + c..]);
-                    row.iter_mut().for_each(|v| *v *= scale);
-                    let (at, used) = (head * width + p * cols + c, C.min(columns - c));
-                    // SAFETY: these rows × this head's columns belong to this task alone.
-                    unsafe { to.put(item.first + top + r, at, &row[..used]) }
-                }
+            if !rest.is_empty() {
+                let to = first_mut::<NR, _>(&mut packed[(whole.len() * self.keys + j) * NR..]);
+                to[..rest.len()].copy_from_slice(rest);
+                to[rest.len()..].fill(0.0);
             }
         }
     }
@@ -247,40 +249,44 @@ fn expect(row: &[f32]) {
     }
 }
 
-/// exp(score − max) of row `r`'s first `visible` scores into the lines of `weights`, 0 up to `seen`;
-/// returns 1/Σ.
+/// exp(score − max) of row `r`'s first `visible` scores, 0 beyond, into the lines of `weights`; returns
+/// 1/Σ. `scores`: panels [height][NR], no column of them left out.
 #[inline(always)]
-fn softmax_row<const FMA: bool, const C: usize>(
+fn softmax_row<const FMA: bool, const NR: usize, const C: usize>(
     scores: &mut [f32],
     r: usize,
     height: usize,
-    cols: usize,
     visible: usize,
-    seen: usize,
     weights: &mut [f32],
 ) -> f32 {
-    let chunk_at = |j: usize| j / cols * height * cols + r * cols + j % cols;
-    for j in visible..seen.next_multiple_of(C) {
-        scores[chunk_at(j)] = f32::NEG_INFINITY;
-    }
+    let panels = scores.len() / (height * NR);
     let mut max = [f32::NEG_INFINITY; C];
-    for j in (0..seen).step_by(C) {
-        for (max, x) in max.iter_mut().zip(first::<C, _>(&scores[chunk_at(j)..])) {
-            *max = if *x > *max { *x } else { *max };
+    for p in 0..panels {
+        for c in (0..NR).step_by(C) {
+            let (j, scores) = (p * NR + c, first_mut::<C, _>(&mut scores[(p * height + r) * NR + c..]));
+            if j + C > visible {
+                scores[visible.saturating_sub(j)..].fill(f32::NEG_INFINITY);
+            }
+            for i in 0..C {
+                max[i] = if scores[i] > max[i] { scores[i] } else { max[i] };
+            }
         }
     }
-    let max = max.into_iter().fold(f32::NEG_INFINITY, |a, b| if b > a { b } else { a });
+    let max = reduce(max, |a, b| if b > a { b } else { a });
     let mut sums = [0f32; C];
-    for j in (0..seen).step_by(C) {
-        // Plain loops: closures of `map` may be compiled without the instruction set.
-        let mut exps = *first::<C, _>(&scores[chunk_at(j)..]);
-        for (x, sum) in exps.iter_mut().zip(&mut sums) {
-            *x = exp::<FMA>(*x - max);
-            *sum += *x;
+    for p in 0..panels {
+        for c in (0..NR).step_by(C) {
+            let j = p * NR + c;
+            // Plain loops: closures of `map` may be compiled without the instruction set.
+            let mut exps = *first::<C, _>(&scores[(p * height + r) * NR + c..]);
+            for i in 0..C {
+                exps[i] = exp::<FMA>(exps[i] - max);
+                sums[i] += exps[i];
+            }
+            *first_mut::<C, _>(&mut weights[(j / LINE * height + r) * LINE + j % LINE..]) = exps;
         }
-        *first_mut::<C, _>(&mut weights[(j / LINE * height + r) * LINE + j % LINE..]) = exps;
     }
-    1.0 / sums.iter().sum::<f32>()
+    1.0 / reduce(sums, |a, b| a + b)
 }
 
 #[cfg(test)]

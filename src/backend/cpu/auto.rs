@@ -1,12 +1,15 @@
-//! `precision=auto`: int8 where the processor has dot products for it and this checkpoint bears it, else
-//! f32.
+//! `precision=auto`: int8 where the processor has dot products for it, this checkpoint bears it and it
+//! is faster, else f32.
 //!
 //! A checkpoint bears it when a self-check holds: one fixed clip in both precisions gives nearly the same
-//! features. That loads both, one after the other, so its figures are kept in the user's cache folder,
-//! per checkpoint and kind of processor. A cache that cannot be read or written costs time, nothing else.
+//! features. It is faster when the best of a few passes of that clip takes less time; a tie goes to f32.
+//! That loads both, one after the other, so the verdict is kept in the user's cache folder, per
+//! checkpoint and kind of processor. A cache that cannot be read or written costs time, nothing else.
 
 use std::fmt;
+use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
@@ -15,8 +18,12 @@ use crate::backend::{Backend, BackendError, ClipFeatures, Precision};
 use crate::model::{Model, recipe};
 use crate::preprocess::Reduced;
 
-/// Changes with anything that moves int8 results: older figures are then measured anew.
-const VERSION: u32 = 1;
+/// Changes with anything that moves int8 results or what the cache holds: older verdicts are then found anew.
+const VERSION: u32 = 2;
+/// Least number of passes of the clip that are timed, after one that is not, and how long they go on: a
+/// small model's are over before a neighbour on the machine is.
+const PASSES: usize = 4;
+const LEAST_TIME: Duration = Duration::from_millis(60);
 /// Least cosine of the int8 features with the f32 ones.
 const COSINE: f64 = 0.999;
 /// Largest relative difference of their norms.
@@ -59,6 +66,43 @@ impl fmt::Display for Agreement {
     }
 }
 
+/// What the self-check found of one checkpoint.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+struct Verdict {
+    agreement: Agreement,
+    /// The fixed clip from pixels to features.
+    f32_ms: f64,
+    int8_ms: f64,
+}
+
+impl Verdict {
+    /// Why not int8, if so.
+    fn objection(&self) -> Option<Objection> {
+        if !self.agreement.holds() {
+            Some(Objection::Differs)
+        } else if self.int8_ms >= self.f32_ms || !self.int8_ms.is_finite() {
+            Some(Objection::NotFaster)
+        } else {
+            None
+        }
+    }
+}
+
+impl fmt::Display for Verdict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { agreement, f32_ms, int8_ms } = self;
+        write!(f, "a window takes {int8_ms:.2} ms, f32 {f32_ms:.2} ms; {agreement}")
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Objection {
+    /// The features are too far from those of f32.
+    Differs,
+    /// What it rounds off buys nothing.
+    NotFaster,
+}
+
 /// Cosine of the two and ‖a‖/‖b‖; 0 where they do not exist.
 fn compare(a: &[f32], b: &[f32]) -> (f64, f64) {
     let (mut dot, mut own, mut other) = (0.0, 0.0, 0.0);
@@ -86,46 +130,64 @@ fn open_on(
         return load(Precision::F32);
     }
     let entry = Entry::new(model, isa);
-    let (agreement, int8) = match cache.and_then(|folder| entry.read(folder)) {
+    let (verdict, int8) = match cache.and_then(|folder| entry.read(folder)) {
         Some(known) => (known, None),
         None => {
-            let exact = features(model, &mut load(Precision::F32)?)?;
+            let (exact, f32_ms) = features(model, &mut load(Precision::F32)?)?;
             let mut int8 = load(Precision::Int8)?;
-            let agreement = match features(model, &mut int8) {
-                Ok(rounded) => Agreement::of(&rounded, &exact),
-                Err(BackendError::NotFinite { .. }) => Agreement::NONE,
+            let (agreement, int8_ms) = match features(model, &mut int8) {
+                Ok((rounded, took)) => (Agreement::of(&rounded, &exact), took),
+                Err(BackendError::NotFinite { .. }) => (Agreement::NONE, f32_ms),
                 Err(error) => return Err(error),
             };
+            let verdict = Verdict { agreement, f32_ms, int8_ms };
             if let Some(folder) = cache
-                && let Err(error) = entry.write(folder, agreement)
+                && let Err(error) = entry.write(folder, verdict)
             {
                 tracing::debug!("{}: cannot keep the int8 self-check: {error}", folder.display());
             }
-            (agreement, Some(int8))
+            (verdict, Some(int8))
         }
     };
-    if agreement.holds() {
-        tracing::info!("precision auto: int8 ({agreement})");
-        return int8.map_or_else(|| load(Precision::Int8), Ok);
+    match verdict.objection() {
+        None => {
+            tracing::info!("precision auto: int8 ({verdict})");
+            return int8.map_or_else(|| load(Precision::Int8), Ok);
+        }
+        Some(Objection::NotFaster) => {
+            tracing::info!(
+                "precision auto: f32, because int8 is not faster for model {} ({verdict})",
+                model.name
+            );
+        }
+        Some(Objection::Differs) => tracing::warn!(
+            "precision auto: f32, because int8 changes what model {} sees in a fixed clip ({verdict}); \
+             precision=int8 takes it nevertheless",
+            model.name
+        ),
     }
     drop(int8);
-    tracing::warn!(
-        "precision auto: f32, because int8 changes what model {} sees in a fixed clip ({agreement}); \
-         precision=int8 takes it nevertheless",
-        model.name
-    );
     load(Precision::F32)
 }
 
-/// Features of the fixed clip.
-fn features(model: &Model, backend: &mut CpuBackend) -> Result<ClipFeatures, BackendError> {
+/// Features of the fixed clip, and the milliseconds of the fastest of a few passes.
+fn features(model: &Model, backend: &mut CpuBackend) -> Result<(ClipFeatures, f64), BackendError> {
     let (frames, size) = (model.config.num_frames, model.config.image_size);
-    let frames: Vec<Reduced> = recipe::frames_u8(frames, size, size, 2)
-        .chunks_exact(size * size * 3)
-        .map(|rgb| Reduced { size: size as u32, rgb: rgb.to_vec() })
-        .collect();
-    let prepared = backend.prepare(&frames.iter().collect::<Vec<_>>())?;
-    Ok(backend.encode(&[&prepared])?.remove(0))
+    let frames = Reduced::split(&recipe::frames_u8(frames, size, size, 2), size);
+    let frames: Vec<&Reduced> = frames.iter().collect();
+    let mut pass = || {
+        let start = Instant::now();
+        let prepared = backend.prepare(&frames)?;
+        let features = backend.encode(&[&prepared])?.remove(0);
+        Ok::<_, BackendError>((features, start.elapsed()))
+    };
+    let (features, _) = pass()?;
+    let (start, mut passes, mut best) = (Instant::now(), 0, Duration::MAX);
+    while passes < PASSES || start.elapsed() < LEAST_TIME {
+        best = best.min(pass()?.1);
+        passes += 1;
+    }
+    Ok((features, best.as_secs_f64() * 1e3))
 }
 
 /// What the cache holds of one checkpoint on one kind of processor.
@@ -135,7 +197,7 @@ struct Entry {
     program: String,
     model: String,
     processor: String,
-    agreement: Option<Agreement>,
+    verdict: Option<Verdict>,
 }
 
 impl Entry {
@@ -145,7 +207,7 @@ impl Entry {
             program: env!("CARGO_PKG_VERSION").into(),
             model: model.fingerprint().into(),
             processor: format!("{} {}", processor(), isa.name()),
-            agreement: None,
+            verdict: None,
         }
     }
 
@@ -153,30 +215,33 @@ impl Entry {
         folder.join(format!("{}-{:016x}.json", self.model, recipe::fnv1a64(self.processor.as_bytes())))
     }
 
-    fn read(&self, folder: &Path) -> Option<Agreement> {
+    fn read(&self, folder: &Path) -> Option<Verdict> {
         let found: Self = serde_json::from_slice(&std::fs::read(self.file(folder)).ok()?).ok()?;
         let key = |entry: &Self| {
             (entry.version, entry.program.clone(), entry.model.clone(), entry.processor.clone())
         };
-        found.agreement.filter(|_| key(&found) == key(self))
+        found.verdict.filter(|_| key(&found) == key(self))
     }
 
-    fn write(mut self, folder: &Path, agreement: Agreement) -> std::io::Result<()> {
-        self.agreement = Some(agreement);
+    fn write(mut self, folder: &Path, verdict: Verdict) -> std::io::Result<()> {
+        self.verdict = Some(verdict);
         std::fs::create_dir_all(folder)?;
-        let (file, text) = (self.file(folder), serde_json::to_vec_pretty(&self)?);
-        // Another process may be at the same: whole files take each other's place.
-        let new = file.with_extension(format!("{}.new", std::process::id()));
-        std::fs::write(&new, text)?;
-        std::fs::rename(new, file)
+        // Others, in this process or another, may be at the same: whole files take each other's place.
+        let mut new = tempfile::NamedTempFile::new_in(folder)?;
+        new.write_all(&serde_json::to_vec_pretty(&self)?)?;
+        new.persist(self.file(folder))?;
+        Ok(())
     }
 }
 
-/// `$XDG_CACHE_HOME/xclip/int8`, or below ~/.cache.
+/// `int8` in `$XCLIP_CACHE_DIR`, else in `$XDG_CACHE_HOME/xclip` or ~/.cache/xclip.
 fn folder() -> Option<PathBuf> {
     let absolute = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
-    let cache = absolute("XDG_CACHE_HOME").or_else(|| Some(absolute("HOME")?.join(".cache")))?;
-    Some(cache.join("xclip").join("int8"))
+    let own = || {
+        let cache = absolute("XDG_CACHE_HOME").or_else(|| Some(absolute("HOME")?.join(".cache")))?;
+        Some(cache.join("xclip"))
+    };
+    Some(absolute("XCLIP_CACHE_DIR").or_else(own)?.join("int8"))
 }
 
 /// Maker, family and model of this processor, where it says so.
@@ -227,6 +292,18 @@ mod tests {
         assert_eq!((found.video_cosine, found.video_norm, found.patches_cosine), (1.0, 2.0, 0.0));
     }
 
+    const FAST: Verdict = Verdict { agreement: NEAR, f32_ms: 3.0, int8_ms: 2.0 };
+
+    #[test]
+    fn int8_is_never_taken_where_it_is_not_faster() {
+        assert_eq!(FAST.objection(), None);
+        for int8_ms in [3.0, 3.1, f64::NAN, f64::INFINITY] {
+            assert_eq!(Verdict { int8_ms, ..FAST }.objection(), Some(Objection::NotFaster));
+        }
+        let far = Verdict { agreement: Agreement::NONE, ..FAST };
+        assert_eq!(far.objection(), Some(Objection::Differs));
+    }
+
     #[test]
     fn a_processor_without_dot_products_takes_f32() {
         let cache = tempfile::tempdir().unwrap();
@@ -247,12 +324,13 @@ mod tests {
         let (model, cache) = (model(), tempfile::tempdir().unwrap());
         let folder = cache.path().join("made");
         let first = open_on(&model, isa, 1, Some(&folder)).unwrap().describe();
-        let kept = Entry::new(&model, isa).read(&folder).expect("the figures were kept");
-        assert_eq!(first.ends_with("int8"), kept.holds(), "{first}, {kept}");
-        for (agreement, precision) in
-            [(NEAR, "int8"), (Agreement { video_cosine: 0.9, ..NEAR }, "f32"), (NEAR, "int8")]
-        {
-            Entry::new(&model, isa).write(&folder, agreement).unwrap();
+        let kept = Entry::new(&model, isa).read(&folder).expect("the verdict was kept");
+        assert_eq!(first.ends_with("int8"), kept.objection().is_none(), "{first}, {kept}");
+        assert!(kept.f32_ms > 0.0 && kept.int8_ms > 0.0, "{kept}");
+        let slow = Verdict { int8_ms: 4.0, ..FAST };
+        let far = Verdict { agreement: Agreement { video_cosine: 0.9, ..NEAR }, ..FAST };
+        for (verdict, precision) in [(FAST, "int8"), (far, "f32"), (FAST, "int8"), (slow, "f32")] {
+            Entry::new(&model, isa).write(&folder, verdict).unwrap();
             let found = open_on(&model, isa, 1, Some(&folder)).unwrap().describe();
             assert!(found.ends_with(precision), "{found}");
         }
@@ -262,25 +340,45 @@ mod tests {
     fn a_cache_that_is_broken_or_cannot_be_written_changes_nothing() {
         let Some(isa) = with_dot_products() else { return };
         let (model, cache) = (model(), tempfile::tempdir().unwrap());
-        let plain = open_on(&model, isa, 1, None).unwrap().describe();
-        let entry = Entry::new(&model, isa);
-        let broken = ["", "{", "null", r#"{"version":1,"agreement":null}"#];
+        let entry = || Entry::new(&model, isa);
+        let broken = ["", "{", "null", r#"{"version":2,"verdict":null}"#];
         for text in broken {
-            std::fs::write(entry.file(cache.path()), text).unwrap();
-            assert_eq!(open_on(&model, isa, 1, Some(cache.path())).unwrap().describe(), plain);
-            assert!(Entry::new(&model, isa).read(cache.path()).is_some(), "measured anew after {text:?}");
+            std::fs::write(entry().file(cache.path()), text).unwrap();
+            open_on(&model, isa, 1, Some(cache.path())).unwrap();
+            assert!(entry().read(cache.path()).is_some(), "found anew after {text:?}");
         }
         // A file is where the folder should be.
-        let file = entry.file(cache.path());
-        assert_eq!(open_on(&model, isa, 1, Some(&file)).unwrap().describe(), plain);
+        let file = entry().file(cache.path());
+        open_on(&model, isa, 1, Some(&file)).unwrap();
+        assert!(file.is_file());
     }
 
     #[test]
-    fn figures_of_another_processor_model_or_version_do_not_count() {
+    fn writers_at_the_same_time_leave_a_whole_verdict_and_nothing_else() {
         let (model, cache) = (model(), tempfile::tempdir().unwrap());
         let entry = || Entry::new(&model, Isa::best());
-        entry().write(cache.path(), NEAR).unwrap();
-        assert_eq!(entry().read(cache.path()), Some(NEAR));
+        std::thread::scope(|scope| {
+            for writer in 0..4 {
+                let (entry, folder) = (&entry, cache.path());
+                scope.spawn(move || {
+                    for round in 0..50 {
+                        entry()
+                            .write(folder, Verdict { int8_ms: f64::from(writer * 50 + round), ..FAST })
+                            .unwrap();
+                        assert!(entry().read(folder).is_some(), "a reader sees a whole file");
+                    }
+                });
+            }
+        });
+        assert_eq!(std::fs::read_dir(cache.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn verdicts_of_another_processor_model_or_version_do_not_count() {
+        let (model, cache) = (model(), tempfile::tempdir().unwrap());
+        let entry = || Entry::new(&model, Isa::best());
+        entry().write(cache.path(), FAST).unwrap();
+        assert_eq!(entry().read(cache.path()), Some(FAST));
         for other in [
             Entry { processor: "another".into(), ..entry() },
             Entry { model: "another".into(), ..entry() },

@@ -126,7 +126,7 @@ impl Embedding {
                                     *to = f32::from(*v) * factor + summand;
                                 }
                                 let at = y * line + i * PIXELS;
-                                unsafe { writer.put(row, at, &values[..pixels.len()]) }
+                                unsafe { writer.put(writer.row(row), at, &values[..pixels.len()]) }
                             }
                         }
                     }

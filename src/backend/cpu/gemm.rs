@@ -8,10 +8,10 @@
 use std::ops::Range;
 
 use super::buffer::{Buffer, LINE, LINE_BYTES, Number, Shared, first, prefetch};
-use super::epilogue::{Epilogue, Target};
+use super::epilogue::{Epilogue, Place, Target, TileRows};
 use super::isa::{Isa, per_isa};
-use super::kernel::{Kernels, Tile};
-use super::kernel_i8::{DotKernels, Sums};
+use super::kernel::{F32Kernels, Tile};
+use super::kernel_i8::DotKernels;
 use super::lhs::Lhs;
 use super::linear::{Bytes, Format, Linear, Panels};
 use super::pool::Pool;
@@ -31,14 +31,14 @@ const LHS_BYTES_INT8: usize = 512 << 10;
 /// What every operation needs: instruction set and threads.
 pub struct Cpu {
     pub isa: Isa,
-    pub kernels: Kernels,
+    pub kernels: F32Kernels,
     pub dots: DotKernels,
     pub pool: Pool,
 }
 
 impl Cpu {
     pub fn new(isa: Isa, threads: usize) -> Self {
-        Self { isa, kernels: Kernels::of(isa), dots: DotKernels::of(isa), pool: Pool::new(threads) }
+        Self { isa, kernels: F32Kernels::of(isa), dots: DotKernels::of(isa), pool: Pool::new(threads) }
     }
 
     /// Runs `task` on ranges that cover 0..items, a few per thread.
@@ -59,7 +59,7 @@ pub enum Out<'a> {
 }
 
 struct Product<'a> {
-    kernels: Kernels,
+    kernels: F32Kernels,
     dots: DotKernels,
     lhs: &'a Lhs,
     rhs: &'a Linear,
@@ -119,17 +119,17 @@ per_isa! {
 #[inline(always)]
 fn multiply_body<const FMA: bool>(product: &Product<'_>, panel: usize, tiles: Range<usize>) {
     match (&product.rhs.panels, product.rhs.cols) {
-        (Panels::F32(panels), 32) => multiply_f32::<FMA, 32>(product, panels, panel, tiles),
-        (Panels::F32(panels), 16) => multiply_f32::<FMA, 16>(product, panels, panel, tiles),
-        (Panels::F32(panels), _) => multiply_f32::<FMA, 8>(product, panels, panel, tiles),
-        (Panels::Int8(bytes), 32) => multiply_i8::<FMA, 32>(product, bytes, panel, tiles),
-        (Panels::Int8(bytes), 16) => multiply_i8::<FMA, 16>(product, bytes, panel, tiles),
-        (Panels::Int8(bytes), _) => multiply_i8::<FMA, 8>(product, bytes, panel, tiles),
+        (Panels::F32(panels), 32) => multiply_f32::<FMA, 32, 16>(product, panels, panel, tiles),
+        (Panels::F32(panels), 16) => multiply_f32::<FMA, 16, 16>(product, panels, panel, tiles),
+        (Panels::F32(panels), _) => multiply_f32::<FMA, 8, 8>(product, panels, panel, tiles),
+        (Panels::Int8(bytes), 32) => multiply_i8::<FMA, 32, 16>(product, bytes, panel, tiles),
+        (Panels::Int8(bytes), 16) => multiply_i8::<FMA, 16, 16>(product, bytes, panel, tiles),
+        (Panels::Int8(bytes), _) => multiply_i8::<FMA, 8, 8>(product, bytes, panel, tiles),
     }
 }
 
 #[inline(always)]
-fn multiply_f32<const FMA: bool, const NR: usize>(
+fn multiply_f32<const FMA: bool, const NR: usize, const C: usize>(
     product: &Product<'_>,
     panels: &Buffer,
     panel: usize,
@@ -142,12 +142,12 @@ fn multiply_f32<const FMA: bool, const NR: usize>(
     let packed = &panels[panel * size..][..size];
     let mut ahead = Ahead::new(panels, (panel + 1) * size, size, tiles.len());
     let bias = *first::<NR, _>(&rhs.bias[first_col..]);
-    let mut tile = Tile::new();
+    let (mut tile, mut place) = (Tile::new(), Place::default());
     for index in tiles {
         ahead.step();
         let first_row = index * lhs.tile;
         let height = lhs.tile.min(lhs.rows - first_row);
-        epilogue.expect(first_row, height, first_col, NR);
+        epilogue.expect(&mut place, first_row, height, first_col, NR);
         let rows = &lhs.values[first_row * padded..][..height * padded];
         let kernel = product.kernels.for_rows(height);
         for start in (0..k).step_by(CHAIN) {
@@ -158,16 +158,14 @@ fn multiply_f32<const FMA: bool, const NR: usize>(
             // kernels are those of a detected instruction set.
             unsafe { kernel(steps, a.as_ptr(), b.as_ptr(), tile.0.as_mut_ptr(), start > 0) }
         }
-        for (r, values) in tile.0.as_chunks::<NR>().0[..height].iter().enumerate() {
-            // SAFETY: rows of this tile × columns of this panel belong to this task alone.
-            unsafe { epilogue.put::<FMA, NR>(first_row + r, first_col, *values, &bias) }
-        }
+        let sums = F32Rows(tile.0.as_chunks::<NR>().0);
+        // SAFETY: rows of this tile × columns of this panel belong to this task alone.
+        unsafe { epilogue.put::<FMA, NR, C>(&place, &sums, &bias) }
     }
 }
 
-#[allow(clippy::needless_range_loop)] // indices into four arrays at once
 #[inline(always)]
-fn multiply_i8<const FMA: bool, const NR: usize>(
+fn multiply_i8<const FMA: bool, const NR: usize, const C: usize>(
     product: &Product<'_>,
     bytes: &Bytes,
     panel: usize,
@@ -182,12 +180,12 @@ fn multiply_i8<const FMA: bool, const NR: usize>(
     let bias = *first::<NR, _>(&rhs.bias[first_col..]);
     let scales = *first::<NR, _>(&bytes.scales[first_col..]);
     let column_sums = *first::<NR, _>(&bytes.sums[first_col..]);
-    let (mut sums, mut fine_sums) = (Sums::new(), Sums::new());
+    let (mut sums, mut fine_sums, mut place) = (Tile::new(), Tile::new(), Place::default());
     for index in tiles {
         ahead.step();
         let first_row = index * lhs.tile;
         let height = lhs.tile.min(lhs.rows - first_row);
-        epilogue.expect(first_row, height, first_col, NR);
+        epilogue.expect(&mut place, first_row, height, first_col, NR);
         let kernel = product.dots.for_rows(height);
         let rows = |bytes: &Buffer<u8>| bytes[first_row * padded..][..height * padded].as_ptr();
         // SAFETY (both): `rows` are the lines of `height` rows and `packed` all quads of the panel; sums
@@ -197,23 +195,69 @@ fn multiply_i8<const FMA: bool, const NR: usize>(
         if fine {
             unsafe { kernel(size / NR / 4, rows(&lhs.fine), packed.as_ptr(), fine_sums.0.as_mut_ptr()) }
         }
-        let (sums, fine_sums) = (sums.0.as_chunks::<NR>().0, fine_sums.0.as_chunks::<NR>().0);
-        let row_scales = &lhs.scales[first_row..][..height];
-        // Two loops, so that neither has a branch between its vectors.
+        let sums = sums.0.as_chunks().0;
+        let sums = ByteRows { sums, rows: &lhs.scales[first_row..][..height], scales, column_sums };
+        // SAFETY (both): rows of this tile × columns of this panel belong to this task alone.
         if fine {
-            for r in 0..height {
-                let sums = (&sums[r], Some(&fine_sums[r]));
-                let values = to_f32(sums, row_scales[r], &scales, &column_sums);
-                // SAFETY: rows of this tile × columns of this panel belong to this task alone.
-                unsafe { epilogue.put::<FMA, NR>(first_row + r, first_col, values, &bias) }
-            }
+            let sums = FineRows { first: sums, fine: fine_sums.0.as_chunks().0 };
+            unsafe { epilogue.put::<FMA, NR, C>(&place, &sums, &bias) }
         } else {
-            for r in 0..height {
-                let values = to_f32((&sums[r], None), row_scales[r], &scales, &column_sums);
-                // SAFETY: as above.
-                unsafe { epilogue.put::<FMA, NR>(first_row + r, first_col, values, &bias) }
-            }
+            unsafe { epilogue.put::<FMA, NR, C>(&place, &sums, &bias) }
         }
+    }
+}
+
+/// `[row][NR]`
+struct F32Rows<'a, const NR: usize>(&'a [[f32; NR]]);
+
+impl<const NR: usize> TileRows for F32Rows<'_, NR> {
+    #[inline(always)]
+    fn part<const C: usize>(&self, r: usize, c: usize) -> [f32; C] {
+        *first(&self.0[r][c..])
+    }
+}
+
+/// Sums of bytes: (sum − zero · column sum) · row scale · column scale.
+struct ByteRows<'a, const NR: usize> {
+    sums: &'a [[i32; NR]],
+    rows: &'a [RowScale],
+    scales: [f32; NR],
+    column_sums: [i32; NR],
+}
+
+impl<const NR: usize> TileRows for ByteRows<'_, NR> {
+    #[inline(always)]
+    fn part<const C: usize>(&self, r: usize, c: usize) -> [f32; C] {
+        let (row, sums) = (self.rows[r], *first::<C, _>(&self.sums[r][c..]));
+        let (scales, column_sums) =
+            (*first::<C, _>(&self.scales[c..]), *first::<C, _>(&self.column_sums[c..]));
+        let mut values = [0f32; C];
+        for i in 0..C {
+            values[i] = exact(sums[i], row.zero, column_sums[i]) * (row.scale * scales[i]);
+        }
+        values
+    }
+}
+
+/// As [`ByteRows`], the sums of second bytes added.
+struct FineRows<'a, const NR: usize> {
+    first: ByteRows<'a, NR>,
+    fine: &'a [[i32; NR]],
+}
+
+impl<const NR: usize> TileRows for FineRows<'_, NR> {
+    #[inline(always)]
+    fn part<const C: usize>(&self, r: usize, c: usize) -> [f32; C] {
+        let of = &self.first;
+        let (row, fine_row) = (of.rows[r], of.rows[r].of_fine());
+        let (sums, fine) = (*first::<C, _>(&of.sums[r][c..]), *first::<C, _>(&self.fine[r][c..]));
+        let (scales, column_sums) = (*first::<C, _>(&of.scales[c..]), *first::<C, _>(&of.column_sums[c..]));
+        let mut values = [0f32; C];
+        for i in 0..C {
+            let rest = exact(fine[i], fine_row.zero, column_sums[i]) * fine_row.scale;
+            values[i] = (exact(sums[i], row.zero, column_sums[i]) * row.scale + rest) * scales[i];
+        }
+        values
     }
 }
 
@@ -223,35 +267,8 @@ fn exact(sum: i32, zero: i32, column_sum: i32) -> f32 {
     sum.wrapping_sub(zero.wrapping_mul(column_sum)) as f32
 }
 
-/// A row's sums of bytes → (sum − zero · column sum) · row scale · column scale, those of second bytes
-/// added.
-#[inline(always)]
-fn to_f32<const NR: usize>(
-    (sums, fine_sums): (&[i32; NR], Option<&[i32; NR]>),
-    row: RowScale,
-    scales: &[f32; NR],
-    column_sums: &[i32; NR],
-) -> [f32; NR] {
-    let mut values = [0f32; NR];
-    match fine_sums {
-        None => {
-            for i in 0..NR {
-                values[i] = exact(sums[i], row.zero, column_sums[i]) * (row.scale * scales[i]);
-            }
-        }
-        Some(fine_sums) => {
-            let fine = row.of_fine();
-            for i in 0..NR {
-                let rest = exact(fine_sums[i], fine.zero, column_sums[i]) * fine.scale;
-                values[i] = (exact(sums[i], row.zero, column_sums[i]) * row.scale + rest) * scales[i];
-            }
-        }
-    }
-    values
-}
-
-/// Asks for the panel after this one, most likely this thread's next, while this one is at work: a share with every tile; with few tiles
-/// there is no work to hide its way from memory behind.
+/// Asks for the panel after this one, most likely this thread's next, while this one is at work: a share
+/// with every tile; with few tiles there is no work to hide its way from memory behind.
 struct Ahead<'a> {
     shares: std::slice::Chunks<'a, u8>,
 }

@@ -124,3 +124,28 @@ pub(super) use per_isa;
 pub(super) fn mul_add<const FMA: bool>(a: f32, b: f32, c: f32) -> f32 {
     if FMA { a.mul_add(b, c) } else { a * b + c }
 }
+
+/// All lanes as one, half by half: a chain of log2(N) steps, not N. N is 8 or a multiple of 16.
+#[inline(always)]
+pub(super) fn reduce<const N: usize, T: Copy>(lanes: [T; N], step: impl Fn(T, T) -> T) -> T {
+    // An array per width, each loop of a length known here: vectors and halves of them.
+    let mut eight = [lanes[0]; 8];
+    if let Some((first, rest)) = lanes.as_chunks::<16>().0.split_first() {
+        let mut all = *first;
+        for part in rest {
+            for i in 0..16 {
+                all[i] = step(all[i], part[i]);
+            }
+        }
+        for i in 0..8 {
+            eight[i] = step(all[i], all[i + 8]);
+        }
+    } else {
+        eight.copy_from_slice(&lanes);
+    }
+    let mut four = [eight[0]; 4];
+    for i in 0..4 {
+        four[i] = step(eight[i], eight[i + 4]);
+    }
+    step(step(four[0], four[2]), step(four[1], four[3]))
+}

@@ -6,7 +6,6 @@
 
 use super::buffer::LINE;
 use super::isa::{Isa, Level};
-use super::transpose::{self, Transpose};
 
 /// `(k, a, b, tile, add)`.
 ///
@@ -29,28 +28,40 @@ pub const MAX_COLS: usize = 32;
 
 /// A tile's memory.
 #[repr(C, align(64))]
-pub struct Tile(pub [f32; MAX_ROWS * MAX_COLS]);
+pub struct Tile<T>(pub [T; MAX_ROWS * MAX_COLS]);
 
-impl Tile {
+impl<T: Copy + Default> Tile<T> {
     pub fn new() -> Self {
-        Tile([0.0; MAX_ROWS * MAX_COLS])
+        Tile([T::default(); MAX_ROWS * MAX_COLS])
     }
 }
 
-/// The kernels of one instruction set.
+/// The kernels of one instruction set for one kind of numbers: K multiplies, R measures the roof.
 #[derive(Clone, Copy)]
-pub struct Kernels {
+pub struct Kernels<K: 'static, R: 'static> {
     /// NR, columns of a panel; a multiple or a divisor of 16.
     pub cols: usize,
     /// Index R-1: the kernel for tiles of R rows.
-    by_rows: &'static [Kernel],
+    pub(super) by_rows: &'static [K],
     /// With its multiply-adds per round.
-    pub roof: (Roof, usize),
-    /// Rows → a panel of NR columns.
-    pub transpose: Transpose,
+    pub roof: (R, usize),
 }
 
-impl Kernels {
+impl<K: Copy, R> Kernels<K, R> {
+    /// MR, rows of the tallest tile.
+    pub fn rows(&self) -> usize {
+        self.by_rows.len()
+    }
+
+    #[inline(always)]
+    pub fn for_rows(&self, rows: usize) -> K {
+        self.by_rows[rows - 1]
+    }
+}
+
+pub type F32Kernels = Kernels<Kernel, Roof>;
+
+impl F32Kernels {
     pub fn of(isa: Isa) -> Self {
         let (cols, by_rows, roof): (_, &'static [Kernel], _) = match isa.level() {
             Level::Portable => (portable::NR, &portable::KERNELS, portable::ROOF),
@@ -59,17 +70,7 @@ impl Kernels {
             #[cfg(target_arch = "x86_64")]
             Level::Avx512 | Level::Avx512Vnni => (avx512::NR, &avx512::KERNELS, avx512::ROOF),
         };
-        Self { cols, by_rows, roof, transpose: transpose::of(isa) }
-    }
-
-    /// MR, rows of the tallest tile.
-    pub fn rows(&self) -> usize {
-        self.by_rows.len()
-    }
-
-    #[inline(always)]
-    pub fn for_rows(&self, rows: usize) -> Kernel {
-        self.by_rows[rows - 1]
+        Self { cols, by_rows, roof }
     }
 }
 

@@ -8,7 +8,7 @@
 //! column sums that `gemm` takes off would count for zero − 128.
 
 use super::isa::{Isa, Level};
-use super::kernel::{MAX_COLS, MAX_ROWS};
+use super::kernel::Kernels;
 
 /// Products of 255 and 127 that fit a signed 32-bit sum.
 pub const MAX_K: usize = i32::MAX as usize / (255 * 127);
@@ -26,57 +26,22 @@ pub type Kernel = unsafe fn(usize, *const u8, *const i8, *mut i32);
 /// The processor has the instruction set.
 pub type Roof = unsafe fn(usize) -> i32;
 
-/// A tile's sums.
-#[repr(C, align(64))]
-pub struct Sums(pub [i32; MAX_ROWS * MAX_COLS]);
-
-impl Sums {
-    pub fn new() -> Self {
-        Sums([0; MAX_ROWS * MAX_COLS])
-    }
-}
-
-/// The kernels of one instruction set.
-#[derive(Clone, Copy)]
-pub struct DotKernels {
-    /// NR, columns of a panel; a multiple of 8.
-    pub cols: usize,
-    /// Index R-1: the kernel for tiles of R rows.
-    by_rows: &'static [Kernel],
-    /// With its multiply-adds per round.
-    pub roof: (Roof, usize),
-}
+/// Bytes, 32-bit sums.
+pub type DotKernels = Kernels<Kernel, Roof>;
 
 impl DotKernels {
     pub fn of(isa: Isa) -> Self {
-        match isa.level() {
-            Level::Portable => {
-                DotKernels { cols: portable::NR, by_rows: &portable::KERNELS, roof: portable::ROOF }
-            }
+        let (cols, by_rows, roof): (_, &'static [Kernel], _) = match isa.level() {
+            Level::Portable => (portable::NR, &portable::KERNELS, portable::ROOF),
             // AVX-512 without VNNI is of processors that one would not give int8.
             #[cfg(target_arch = "x86_64")]
-            Level::Avx2 | Level::Avx512 => {
-                DotKernels { cols: avx2::NR, by_rows: &avx2::KERNELS, roof: avx2::ROOF }
-            }
+            Level::Avx2 | Level::Avx512 => (avx2::NR, &avx2::KERNELS, avx2::ROOF),
             #[cfg(target_arch = "x86_64")]
-            Level::AvxVnni => {
-                DotKernels { cols: avx_vnni::NR, by_rows: &avx_vnni::KERNELS, roof: avx_vnni::ROOF }
-            }
+            Level::AvxVnni => (avx_vnni::NR, &avx_vnni::KERNELS, avx_vnni::ROOF),
             #[cfg(target_arch = "x86_64")]
-            Level::Avx512Vnni => {
-                DotKernels { cols: avx512_vnni::NR, by_rows: &avx512_vnni::KERNELS, roof: avx512_vnni::ROOF }
-            }
-        }
-    }
-
-    /// MR, rows of the tallest tile.
-    pub fn rows(&self) -> usize {
-        self.by_rows.len()
-    }
-
-    #[inline(always)]
-    pub fn for_rows(&self, rows: usize) -> Kernel {
-        self.by_rows[rows - 1]
+            Level::Avx512Vnni => (avx512_vnni::NR, &avx512_vnni::KERNELS, avx512_vnni::ROOF),
+        };
+        Self { cols, by_rows, roof }
     }
 }
 
@@ -137,7 +102,7 @@ macro_rules! dot_kernel {
             for sum in sums {
                 total = $add(total, sum);
             }
-            let mut lanes = super::Sums::new();
+            let mut lanes = crate::backend::cpu::kernel::Tile::<i32>::new();
             // SAFETY: the tile holds the widest vector and is on a cache line.
             unsafe { $store(lanes.0.as_mut_ptr().cast(), total) };
             lanes.0.iter().fold(0, |sum, lane| sum.wrapping_add(*lane))
@@ -292,6 +257,7 @@ mod portable {
 mod tests {
     use super::*;
     use crate::backend::cpu::buffer::{Buffer, LINE_BYTES};
+    use crate::backend::cpu::kernel::Tile;
     use crate::model::recipe;
 
     /// Bytes of a fixed pattern.
@@ -307,7 +273,7 @@ mod tests {
         let kernels = DotKernels::of(isa);
         let (nr, quads, lines) = (kernels.cols, k.div_ceil(4), k.div_ceil(LINE_BYTES));
         let mut out = vec![0; rows * cols];
-        let mut tile = Sums::new();
+        let mut tile = Tile::new();
         for top in (0..rows).step_by(kernels.rows()) {
             let height = kernels.rows().min(rows - top);
             let mut packed_a = Buffer::<u8>::zeroed(lines * height * LINE_BYTES);

@@ -138,7 +138,7 @@ impl Lhs {
                 // SAFETY: each row is written by one task.
                 unsafe {
                     match writer {
-                        RowWriter::F32(writer) => writer.put(row, 0, from),
+                        RowWriter::F32(writer) => writer.put(writer.row(row), 0, from),
                         RowWriter::Int8(writer) => writer.put(cpu, row, from),
                     }
                 }
@@ -165,43 +165,58 @@ impl<'a> Writer<'a> {
         (start * LINE, step * LINE)
     }
 
+    /// As [`Writer::row`], of the rows from `first` on.
+    #[inline(always)]
+    pub fn rows(&self, first: usize, at: &mut [(usize, usize)]) {
+        let Tiling { rows, lines, tile } = self.tiling;
+        let mut top = first / tile * tile;
+        for (row, at) in (first..).zip(at) {
+            if row - top == tile {
+                top = row;
+            }
+            *at = ((top * lines + row - top) * LINE, tile.min(rows - top) * LINE);
+        }
+    }
+
     #[inline(always)]
     pub fn values(&self) -> &Shared<'a> {
         &self.values
     }
 
-    /// Asks for the lines of these values, to write them soon.
+    /// Asks for the lines of a row's values, to write them soon; `at`: see [`Writer::row`].
     #[inline(always)]
-    pub fn expect(&self, row: usize, col: usize, width: usize) {
-        let (start, step) = self.row(row);
+    pub fn expect(&self, at: (usize, usize), col: usize, width: usize) {
+        let (start, step) = at;
         for line in col / LINE..(col + width).div_ceil(LINE) {
             self.values.expect(start + line * step, 1);
         }
     }
 
-    /// Writes values of `row` from column `col` on.
+    /// Writes values of a row from column `col` on; `at`: see [`Writer::row`].
     ///
     /// # Safety
     /// No other task writes these elements.
     #[inline(always)]
-    pub unsafe fn put(&self, row: usize, col: usize, values: &[f32]) {
-        let (start, step) = self.row(row);
+    pub unsafe fn put(&self, at: (usize, usize), col: usize, values: &[f32]) {
+        let (start, step) = at;
         let (mut col, mut rest) = (col, values);
-        if col.is_multiple_of(LINE) {
-            let (whole, part) = values.as_chunks::<LINE>();
-            for (i, line) in whole.iter().enumerate() {
-                // SAFETY: the caller holds that these elements are ours.
-                unsafe { *self.values.array(start + (col / LINE + i) * step) = *line };
-            }
-            (col, rest) = (col + whole.len() * LINE, part);
-        }
         while !rest.is_empty() {
             let (now, later) = rest.split_at((LINE - col % LINE).min(rest.len()));
-            // SAFETY: as above.
+            // SAFETY: the caller holds that these elements are ours.
             unsafe { self.values.part(start + col / LINE * step + col % LINE, now.len()) }
                 .copy_from_slice(now);
             (col, rest) = (col + now.len(), later);
         }
+    }
+
+    /// As [`Writer::put`], of one line, or of one of the equal parts of a line.
+    ///
+    /// # Safety
+    /// As for [`Writer::put`].
+    #[inline(always)]
+    pub unsafe fn put_line<const C: usize>(&self, at: (usize, usize), col: usize, values: &[f32; C]) {
+        // SAFETY: the caller holds that these elements are ours.
+        unsafe { *self.values.array(at.0 + col / LINE * at.1 + col % LINE) = *values };
     }
 }
 

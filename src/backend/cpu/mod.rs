@@ -98,6 +98,10 @@ struct Memory {
     features: Buffer,
     mean: Buffer,
     mit: Buffer,
+    /// Of a comparison: the texts side by side, the clip's vector, and the texts after prompting.
+    texts: Buffer,
+    video: Buffer,
+    prompted: Buffer,
 }
 
 impl CpuBackend {
@@ -191,7 +195,7 @@ impl CpuBackend {
             return Err(shape("prepared frame", expected, "another backend's or checkpoint's".into()));
         }
         let of = |t: usize| of(t).expect("all were checked above");
-        let Memory { scratch, window, rows, features, mean, mit } = memory;
+        let Memory { scratch, window, rows, features, mean, mit, .. } = memory;
         weights.vision.encode(cpu, scratch, window, frames, &of, trace);
         let x = &window.x;
 
@@ -280,24 +284,27 @@ impl Backend for CpuBackend {
         if let Some(bad) = prompts.iter().find(|p| p.0.len() != joint) {
             return Err(shape("text features", format!("{joint} values"), bad.0.len().to_string()));
         }
-        let text: Vec<f32> = prompts.iter().flat_map(|p| p.0.iter().copied()).collect();
+        let Memory { scratch, texts, video, prompted, .. } = memory;
+        let texts = texts.fit(prompts.len() * joint);
+        texts.chunks_exact_mut(joint).zip(prompts).for_each(|(to, text)| to.copy_from_slice(&text.0));
+        let (video, prompted) = (video.fit(joint), prompted.fit(prompts.len() * joint));
         let mut all = Vec::with_capacity(clips.len());
         for clip in clips {
             if clip.video.len() != joint || clip.patches.len() != patches * joint {
                 let found = format!("{} and {}", clip.video.len(), clip.patches.len());
                 return Err(shape("clip features", format!("{joint} and {} values", patches * joint), found));
             }
-            let mut video = clip.video.clone();
-            normalise(&mut video);
-            emit(trace, "video_embeds", &video);
-            let mut prompted = weights.prompts.forward(cpu, &mut memory.scratch, &text, &clip.patches, trace);
+            video.copy_from_slice(&clip.video);
+            normalise(video);
+            emit(trace, "video_embeds", video);
+            weights.prompts.forward(cpu, scratch, texts, &clip.patches, prompted, trace);
             let mut logits = Vec::with_capacity(prompts.len());
             for row in prompted.chunks_mut(joint) {
                 normalise(row);
-                let cosine: f32 = row.iter().zip(&video).map(|(t, v)| t * v).sum();
+                let cosine: f32 = row.iter().zip(&*video).map(|(t, v)| t * v).sum();
                 logits.push(weights.scale * cosine);
             }
-            emit(trace, "text_embeds", &prompted);
+            emit(trace, "text_embeds", prompted);
             emit(trace, "logits_per_video", &logits);
             finite("logits", &logits)?;
             all.push(logits);

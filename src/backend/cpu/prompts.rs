@@ -52,25 +52,26 @@ impl Prompts {
         Ok(Self { norm, layers, alpha: loader.tensor("prompts_generator.alpha", &[width])?, heads })
     }
 
-    /// `text`: K×E features; `patches`: P×E of one clip → text + alpha · prompted(text), K×E.
+    /// `text`: K×E features; `patches`: P×E of one clip; `x`: text + alpha · prompted(text), K×E.
     pub fn forward(
         &self,
         cpu: &Cpu,
         scratch: &mut Scratch,
         text: &[f32],
         patches: &[f32],
+        x: &mut [f32],
         trace: &mut Option<Trace>,
-    ) -> Vec<f32> {
+    ) {
         let width = self.alpha.len();
         let (prompts, keys) = (text.len() / width, patches.len() / width);
         let Scratch { lhs, hidden, qkv, seen, queries } = scratch;
-        let mut x = text.to_vec();
+        x.copy_from_slice(text);
         for (i, layer) in self.layers.iter().enumerate() {
             if i == 0 {
                 self.norm.to_lhs(cpu, patches, width, keys, seen, &layer.key_value);
             }
             gemm(cpu, seen, &layer.key_value, Activation::None, Out::Rows(qkv.fit(keys * 2 * width)));
-            layer.norm1.to_lhs(cpu, &x, width, prompts, lhs, &layer.query);
+            layer.norm1.to_lhs(cpu, x, width, prompts, lhs, &layer.query);
             gemm(cpu, lhs, &layer.query, Activation::None, Out::Rows(queries.fit(prompts * width)));
             let item = |i: usize| {
                 let first = i * QUERIES;
@@ -93,16 +94,17 @@ impl Prompts {
                 causal: false,
             };
             attention.run(cpu, lhs, &layer.out);
-            gemm(cpu, lhs, &layer.out, Activation::None, Out::AddTo(&mut x));
-            layer.norm3.to_lhs(cpu, &x, width, prompts, lhs, &layer.fc1);
+            gemm(cpu, lhs, &layer.out, Activation::None, Out::AddTo(x));
+            layer.norm3.to_lhs(cpu, x, width, prompts, lhs, &layer.fc1);
             gemm(cpu, lhs, &layer.fc1, Activation::QuickGelu, Out::Lhs(hidden, &layer.fc2));
-            gemm(cpu, hidden, &layer.fc2, Activation::None, Out::AddTo(&mut x));
-            emit(trace, &format!("prompts_hidden_{i}"), &x);
+            gemm(cpu, hidden, &layer.fc2, Activation::None, Out::AddTo(x));
+            if trace.is_some() {
+                emit(trace, &format!("prompts_hidden_{i}"), x);
+            }
         }
         for (x, text) in x.chunks_mut(width).zip(text.chunks(width)) {
             x.iter_mut().zip(text).zip(&self.alpha).for_each(|((x, t), a)| *x = t + a * *x);
         }
-        x
     }
 
     pub fn bytes(&self) -> usize {

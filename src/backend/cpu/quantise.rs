@@ -5,7 +5,7 @@
 //! where values lie on one side, as after QuickGELU. A row's bytes depend on that row alone.
 
 use super::buffer::{LINE_BYTES, Shared};
-use super::isa::{mul_add, per_isa};
+use super::isa::{mul_add, per_isa, reduce};
 
 /// What a row's bytes mean.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -51,7 +51,7 @@ fn quantise_body<const FMA: bool>(
     step: usize,
     scale: &mut RowScale,
 ) {
-    let (low, high, finite) = range(row);
+    let (low, high, finite) = range::<FMA>(row);
     let width = high - low;
     let inverse = if width > LEAST { 255.0 / width } else { 0.0 };
     let zero = (-low * inverse).round_ties_even();
@@ -97,21 +97,25 @@ fn byte<const FMA: bool>(x: f32, inverse: f32, zero: f32) -> u8 {
     (y + ROUND).to_bits() as u8
 }
 
-/// Values looked at side by side.
-const LANES: usize = 16;
+/// Values looked at side by side: four vectors hide the latency of a comparison.
+const LANES: usize = 64;
 
 /// The least and the largest of the values and 0, and whether all are finite.
 #[inline(always)]
-fn range(row: &[f32]) -> (f32, f32, bool) {
+fn range<const FMA: bool>(row: &[f32]) -> (f32, f32, bool) {
     let (mut low, mut high, mut none) = ([0f32; LANES], [0f32; LANES], [0f32; LANES]);
     let (chunks, rest) = row.as_chunks::<LANES>();
     for chunk in chunks {
+        // One loop each: the compiler makes vectors of them, of all in one it makes shuffles.
         for i in 0..LANES {
-            let x = chunk[i];
-            low[i] = if x < low[i] { x } else { low[i] };
-            high[i] = if x > high[i] { x } else { high[i] };
-            // 0 for every number, NaN for NaN and infinities.
-            none[i] += x * 0.0;
+            low[i] = if chunk[i] < low[i] { chunk[i] } else { low[i] };
+        }
+        for i in 0..LANES {
+            high[i] = if chunk[i] > high[i] { chunk[i] } else { high[i] };
+        }
+        // 0 for every number, NaN for NaN and infinities.
+        for i in 0..LANES {
+            none[i] = mul_add::<FMA>(chunk[i], 0.0, none[i]);
         }
     }
     for (i, x) in rest.iter().enumerate() {
@@ -119,9 +123,9 @@ fn range(row: &[f32]) -> (f32, f32, bool) {
         high[i] = high[i].max(*x);
         none[i] += x * 0.0;
     }
-    let low = low.into_iter().fold(0.0, f32::min);
-    let high = high.into_iter().fold(0.0, f32::max);
-    (low, high, none.iter().all(|v| *v == 0.0))
+    let low = reduce(low, |a, b| if b < a { b } else { a });
+    let high = reduce(high, |a, b| if b > a { b } else { a });
+    (low, high, reduce(none, |a, b| a + b) == 0.0)
 }
 
 per_isa! {

@@ -163,12 +163,12 @@ mod avx2 {
 mod tests {
     use super::*;
     use crate::backend::cpu::buffer::Buffer;
-    use crate::backend::cpu::kernel::Kernels;
+    use crate::backend::cpu::kernel::F32Kernels;
 
     #[test]
     fn every_row_becomes_its_column_for_any_width_and_number_of_rows() {
         for isa in Isa::available() {
-            let nr = Kernels::of(isa).cols;
+            let nr = F32Kernels::of(isa).cols;
             for width in [1, 7, 8, 16, 24, 40, 64, 96] {
                 for present in [0, 1, nr / 2 + 1, nr] {
                     let values: Vec<f32> = (0..nr * width).map(|i| i as f32 + 1.0).collect();

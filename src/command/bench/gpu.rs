@@ -206,9 +206,7 @@ fn load(options: &Options, ordinal: usize) -> anyhow::Result<(Config, CudaBacken
 
 fn frames(config: &Config, windows: usize, set: usize) -> Vec<Reduced> {
     let size = config.image_size;
-    let pixels = recipe::frames_u8(windows * config.num_frames, size, size, 2 + set as u32);
-    let frame = |rgb: &[u8]| Reduced { size: size as u32, rgb: rgb.to_vec() };
-    pixels.chunks_exact(size * size * 3).map(frame).collect()
+    Reduced::split(&recipe::frames_u8(windows * config.num_frames, size, size, 2 + set as u32), size)
 }
 
 /// All frames; then the batch as it is in steady state. Its first window's logits, and the launches that

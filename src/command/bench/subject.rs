@@ -58,10 +58,8 @@ impl Subject {
         };
         let (load, memory) = (start.elapsed(), Memory::now());
         let size = config.image_size;
-        let frames = recipe::frames_u8(options.windows * config.num_frames, size, size, 2)
-            .chunks_exact(size * size * 3)
-            .map(|rgb| Reduced { size: size as u32, rgb: rgb.to_vec() })
-            .collect();
+        let frames = recipe::frames_u8(options.windows * config.num_frames, size, size, 2);
+        let frames = Reduced::split(&frames, size);
         let tokens = TOKENS.min(config.context);
         let prompts = prompts(&config, options.prompts, tokens);
         let windows = options.windows;

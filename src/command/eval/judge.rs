@@ -115,11 +115,7 @@ impl Judge {
 
     /// T × S × S × 3 bytes → what the text side sees of the clip.
     pub fn watch(&mut self, frames: &[u8]) -> Result<ClipFeatures, CommandError> {
-        let size = self.model.rule.size;
-        let frames: Vec<Reduced> = frames
-            .chunks_exact((3 * size * size) as usize)
-            .map(|rgb| Reduced { size, rgb: rgb.to_vec() })
-            .collect();
+        let frames = Reduced::split(frames, self.model.rule.size as usize);
         let prepared = self.backend.prepare(&frames.iter().collect::<Vec<_>>())?;
         let features = self.backend.encode(&[&prepared])?;
         Ok(features.into_iter().next().expect("one clip gives one row"))
