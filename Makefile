@@ -19,7 +19,7 @@ bench-peers: # us and PyTorch, ONNX Runtime, OpenVINO in turns -> benches/RESULT
 train:   # the demo model from nothing, into target/train; hours
 	@scripts/train.sh
 
-eval:    # the demo model's figures; some minutes
+eval:    # the demo model's figures; half an hour of two free cores
 	@scripts/eval.sh
 
 kernels: # kernels/*.cu -> kernels/cubins, which the crate embeds; needs no CUDA and no GPU

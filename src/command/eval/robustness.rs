@@ -13,9 +13,9 @@ use crate::scene::{ClipOptions, Company, Random, clip};
 /// Seeds of their own, away from the other figures'.
 const OFFSET: u64 = 70_000_000;
 
-/// Those this build does not have are left out.
-const DEVICES: [&str; 3] = ["cpu", "cuda", "tensorrt"];
-const PRECISIONS: [&str; 5] = ["f32", "tf32", "f16", "bf16", "int8"];
+const DEVICES: [Device; 2] = [Device::Cpu, Device::Cuda(0)];
+/// No device has all of them.
+const PRECISIONS: [Precision; 3] = [Precision::F32, Precision::F16, Precision::Int8];
 
 /// What happens to the pictures, S × S × 3 bytes each.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -113,19 +113,30 @@ pub fn measure(judge: &mut Judge, arguments: &Eval) -> Result<(), CommandError> 
     say!("{table}");
 
     let mut table = Table::new(columns("device and precision"));
-    for device in DEVICES.iter().filter_map(|name| name.parse::<Device>().ok()) {
-        for precision in PRECISIONS.iter().filter_map(|name| name.parse::<Precision>().ok()) {
-            let name = format!("{device}, {precision}");
-            // A device that is not in this machine, or does not compute so.
-            let Ok(mut judge) = Judge::on(&arguments.model, device, precision, arguments.threads) else {
-                continue;
+    let mut missing = Vec::new();
+    for device in DEVICES {
+        let mut fault = None;
+        let mut opened = 0;
+        for precision in PRECISIONS {
+            let mut judge = match Judge::on(&arguments.model, device, precision, arguments.threads) {
+                Ok(judge) => judge,
+                Err(error) => {
+                    fault = Some(error);
+                    continue;
+                }
             };
+            opened += 1;
             let tally = tally(&mut judge, first, count, &options, |_, _| ())?;
-            table.row(row(name, &tally, format!("{:.1}", milliseconds(&mut judge, &options)?)));
+            let time = format!("{:.1}", milliseconds(&mut judge, &options)?);
+            table.row(row(format!("{device}, {precision}"), &tally, time));
         }
+        missing.extend(fault.filter(|_| opened == 0).map(|error| format!("without {device}: {error}")));
     }
     say!("the same clips in every precision and on every device of this machine");
     say!("{table}");
+    for line in missing {
+        say!("{line}");
+    }
     Ok(())
 }
 
