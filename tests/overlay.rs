@@ -1,4 +1,5 @@
 //! What xclipoverlay promises, on real buffers of every raw format.
+#![cfg(feature = "gst")]
 
 use std::time::Duration;
 

@@ -1,4 +1,5 @@
 //! Every pipeline and script in pipelines/ and every file in config/ is good as it is printed.
+#![cfg(feature = "gst")]
 
 use std::path::{Path, PathBuf};
 

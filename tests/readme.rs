@@ -1,4 +1,5 @@
 //! What the README says is so: its tables are complete, its Python runs.
+#![cfg(feature = "gst")]
 
 use std::path::Path;
 use std::process::Command;

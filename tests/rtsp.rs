@@ -1,4 +1,5 @@
 //! A real camera on loopback: an RTSP server that streams H.264 of a scripted scene, in real time.
+#![cfg(feature = "gst")]
 
 #[path = "../pipelines/rtsp_scene.rs"]
 mod rtsp_scene;

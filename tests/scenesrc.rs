@@ -1,4 +1,5 @@
 //! What xclipscenesrc promises, in real pipelines.
+#![cfg(feature = "gst")]
 
 use std::collections::BTreeMap;
 
