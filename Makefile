@@ -1,5 +1,5 @@
 # Every target is one line or a script in scripts/.
-.PHONY: demo test lint bench bench-peers train eval install setup
+.PHONY: demo test lint bench bench-peers train eval kernels install setup
 
 demo:    # scripted camera over RTSP on loopback -> events beside the truth, demo.mp4
 	@scripts/demo.sh
@@ -21,6 +21,9 @@ train:   # the demo model from nothing, into target/train; hours
 
 eval:    # the demo model's figures; some minutes
 	@scripts/eval.sh
+
+kernels: # kernels/*.cu -> kernels/cubins, which the crate embeds; needs no CUDA and no GPU
+	@scripts/kernels.sh
 
 install: # the plugin where GStreamer finds it, xclipd on the PATH
 	@scripts/install.sh

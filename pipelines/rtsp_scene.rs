@@ -29,6 +29,20 @@ impl Camera {
         rate: u32,
         audio: bool,
     ) -> Result<Camera, Box<dyn std::error::Error>> {
+        let encoder = format!(
+            "x264enc tune=zerolatency speed-preset=ultrafast quantizer=20 pass=qual key-int-max={rate}"
+        );
+        Self::with_encoder(script, [width, height], rate, audio, &encoder)
+    }
+
+    /// As `start`, with an H.264 encoder as gst-launch writes it.
+    pub fn with_encoder(
+        script: &str,
+        [width, height]: [u32; 2],
+        rate: u32,
+        audio: bool,
+        encoder: &str,
+    ) -> Result<Camera, Box<dyn std::error::Error>> {
         gst::init()?;
         gstxclip::element::register_static()?;
         let context = glib::MainContext::new();
@@ -39,8 +53,7 @@ impl Camera {
         factory.set_launch(&format!(
             "( xclipscenesrc name=scene is-live=true \
              ! video/x-raw,format=I420,width={width},height={height},framerate={rate}/1 \
-             ! queue ! x264enc tune=zerolatency speed-preset=ultrafast quantizer=20 pass=qual key-int-max={rate} \
-             ! rtph264pay name=pay0 pt=96 {} )",
+             ! queue ! {encoder} ! rtph264pay name=pay0 pt=96 {} )",
             if audio { "audiotestsrc is-live=true ! alawenc ! rtppcmapay name=pay1 pt=8" } else { "" }
         ));
         factory.set_shared(true);
@@ -92,7 +105,7 @@ impl Drop for Camera {
     }
 }
 
-#[allow(dead_code)] // tests include this file for `Camera`
+#[allow(dead_code)] // others include this file for `Camera`
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let [script, truth] = arguments.as_slice() else {

@@ -29,6 +29,7 @@ docs() {
 
 without_gst() {
     cargo clippy --locked --no-default-features --all-targets -- -D warnings
+    cargo clippy --locked --no-default-features --features cuda --all-targets -- -D warnings
 }
 
 step "format" cargo fmt --check

@@ -7,6 +7,7 @@ rust_wanted=1.92
 
 debian=(
     gcc libc6-dev make pkg-config               # crates that build C; finding GStreamer
+    g++                                         # the emulated CUDA device of the tests
     libgstreamer1.0-dev                         # headers: core
     libgstreamer-plugins-base1.0-dev            # headers: base, video
     libgstrtspserver-1.0-dev                    # headers: the RTSP server of demo and tests
@@ -20,7 +21,7 @@ debian=(
     python3-gi gir1.2-gstreamer-1.0             # the Python example of the README
 )
 fedora=(
-    gcc make pkgconf-pkg-config gstreamer1-devel gstreamer1-plugins-base-devel gstreamer1-rtsp-server-devel
+    gcc gcc-c++ make pkgconf-pkg-config gstreamer1-devel gstreamer1-plugins-base-devel gstreamer1-rtsp-server-devel
     gstreamer1 gstreamer1-plugins-base gstreamer1-plugins-good gstreamer1-plugins-bad-free
     gstreamer1-plugins-ugly gstreamer1-plugin-libav python3-gobject
 )

@@ -12,7 +12,7 @@ mod texts;
 mod worker;
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, OnceLock, Weak};
+use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
 use crate::backend::{BackendError, Device, Precision, Prepared};
@@ -40,12 +40,13 @@ pub struct Spec {
 /// first window that needs it is encoded (a frame of dropped windows only costs nothing more).
 pub struct Frame {
     pub reduced: Reduced,
-    prepared: OnceLock<Prepared>,
+    /// And by which backend of this engine: after a lost device another one takes over.
+    prepared: Mutex<Option<(u64, Prepared)>>,
 }
 
 impl Frame {
     pub fn new(reduced: Reduced) -> Self {
-        Self { reduced, prepared: OnceLock::new() }
+        Self { reduced, prepared: Mutex::new(None) }
     }
 }
 
@@ -139,12 +140,20 @@ impl Engine {
                 return Ok(engine);
             }
         }
+        crate::backend::check(spec.device, spec.precision)?;
         let model = Arc::new(Model::open(&spec.model, spec.heads)?);
         let load = {
             let (model, spec) = (model.clone(), spec.clone());
             move || Ok(crate::backend::open(&model, spec.device, spec.precision, spec.threads)?)
         };
-        let engine = Self::start(model, Box::new(load))?;
+        // With `auto` a device that is lost later is no reason to stop. f16 is the GPU's alone.
+        let fallback = (spec.device == Device::Auto).then(|| {
+            let (model, threads) = (model.clone(), spec.threads);
+            let precision = if spec.precision == Precision::F16 { Precision::Auto } else { spec.precision };
+            Box::new(move || Ok(crate::backend::open(&model, Device::Cpu, precision, threads)?))
+                as worker::Load
+        });
+        let engine = Self::start(model, Box::new(load), fallback)?;
         let known = Known {
             engine: Arc::downgrade(&engine),
             queue: Arc::downgrade(&engine.queue),
@@ -154,17 +163,22 @@ impl Engine {
         Ok(engine)
     }
 
-    /// An engine of its own, outside the process's registry.
-    fn start(model: Arc<Model>, load: worker::Load) -> Result<Arc<Engine>, EngineError> {
+    /// An engine of its own, outside the process's registry. `fallback` opens what goes on when the device
+    /// is lost.
+    fn start(
+        model: Arc<Model>,
+        load: worker::Load,
+        fallback: Option<worker::Load>,
+    ) -> Result<Arc<Engine>, EngineError> {
         let queue = Queue::new();
-        worker::start(queue.clone(), load)?;
+        worker::start(queue.clone(), load, fallback)?;
         Ok(Arc::new(Engine { queue, model }))
     }
 
     /// An engine over a given backend: the seam for tests that need a backend of known behaviour.
     #[cfg(test)]
     pub(crate) fn with_backend(model: Arc<Model>, backend: Box<dyn crate::backend::Backend>) -> Arc<Engine> {
-        Self::start(model, Box::new(move || Ok(backend))).expect("a thread can be started")
+        Self::start(model, Box::new(move || Ok(backend)), None).expect("a thread can be started")
     }
 
     pub fn model(&self) -> &Arc<Model> {

@@ -170,7 +170,7 @@ pub struct Event {
     pub score: f32,
     /// Highest smoothed probability so far, 0..1.
     pub peak: f32,
-    /// Middle of the first window over onset.
+    /// Middle of the first window over offset, of those that led over onset.
     pub start: Stamp,
     /// Last frame of the window that confirmed the start.
     pub detected: Stamp,

@@ -12,6 +12,9 @@ struct Arguments {
     /// More log on stderr: -v what happens, -vv details. RUST_LOG overrides.
     #[arg(short, long, global = true, action = ArgAction::Count)]
     verbose: u8,
+    /// Look for CUDA's libraries here first (or in a Python site-packages with NVIDIA's wheels)
+    #[arg(long, global = true, value_name = "FOLDER")]
+    cuda_lib_dir: Option<std::path::PathBuf>,
     #[command(subcommand)]
     command: Command,
 }
@@ -33,6 +36,9 @@ enum Command {
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     command::start_log(arguments.verbose);
+    if let Some(folder) = &arguments.cuda_lib_dir {
+        gstxclip::backend::look_for_cuda_in(folder);
+    }
     let verdict = match arguments.command {
         #[cfg(feature = "gst")]
         Command::Detect(detect) => detect.run(),

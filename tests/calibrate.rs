@@ -54,9 +54,9 @@ fn starts(video: &str, labels: &str, label: &str) -> usize {
 fn calibrate_makes_a_label_heard_that_was_not_and_keeps_the_old_file() {
     let folder = tempfile::tempdir().unwrap();
     let path = |name: &str| folder.path().join(name).display().to_string();
-    std::fs::create_dir(folder.path().join("videos")).unwrap();
+    std::fs::create_dir_all(folder.path().join("videos/monday")).unwrap();
     let mut truth = String::new();
-    for (name, seed) in [("a.mp4", 81), ("b.mp4", 82)] {
+    for (name, seed) in [("a.mp4", 81), ("monday/b.mp4", 82)] {
         let script = format!(
             "seed: {seed}\nduration: 40\nsegments:\n  - {{action: climbing a fence, from: 6, to: 14}}\n  - \
              {{action: walking, from: 18, to: 25}}\n  - {{action: climbing a fence, from: 28, to: 36}}\n"
@@ -109,10 +109,15 @@ fn calibrate_says_what_is_wrong_with_its_input() {
     std::fs::write(path("labels.yaml"), "labels: {walking: }\n").unwrap();
     std::fs::write(path("video.mp4"), "no video").unwrap();
     std::fs::create_dir(folder.path().join("empty")).unwrap();
+    for day in ["two/monday", "two/friday"] {
+        std::fs::create_dir_all(folder.path().join(day)).unwrap();
+        std::fs::write(folder.path().join(day).join("a.mp4"), "no video").unwrap();
+    }
     for (file, line) in [
         ("unknown.ndjson", r#"{"file": "other.mp4", "label": "walking", "start": 1, "end": 2}"#),
         ("span.ndjson", r#"{"label": "walking", "start": 3, "end": 2}"#),
         ("foreign.ndjson", r#"{"label": "juggling", "start": 1, "end": 2}"#),
+        ("either.ndjson", r#"{"file": "a.mp4", "label": "walking", "start": 1, "end": 2}"#),
     ] {
         std::fs::write(path(file), format!("{line}\n")).unwrap();
     }
@@ -131,6 +136,7 @@ fn calibrate_says_what_is_wrong_with_its_input() {
         ("video.mp4", Some("unknown.ndjson"), "unknown.ndjson:1: `other.mp4` is no video of the footage"),
         ("video.mp4", Some("span.ndjson"), "span.ndjson:1: 3 to 2 s is no span of time"),
         ("video.mp4", Some("foreign.ndjson"), "names no label"),
+        ("two", Some("either.ndjson"), "either.ndjson:1: `a.mp4` may be "),
     ] {
         let said = run(footage, truth);
         assert!(said.contains(says), "{footage} {truth:?}: {said}");

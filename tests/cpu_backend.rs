@@ -1,11 +1,15 @@
 //! What the engine relies on beyond the golden vectors: independence, refusal of bad input.
 
+#[path = "backend_promises/mod.rs"]
+mod promises;
+
 use std::path::Path;
 
 use gstxclip::backend::cpu::{CpuBackend, Isa};
-use gstxclip::backend::{Backend, BackendError, ClipFeatures, Device, Precision, Prepared, TextFeatures};
+use gstxclip::backend::{Backend, BackendError, ClipFeatures, Device, Precision, TextFeatures};
 use gstxclip::model::{Config, Heads, recipe};
-use gstxclip::preprocess::{Geometry, Reduced, Rule};
+use gstxclip::preprocess::{Geometry, Rule};
+use promises::{Same, frames, prompts};
 
 fn config(name: &str) -> Config {
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name).join("config.json");
@@ -18,23 +22,6 @@ fn load(config: &Config, threads: usize, precision: Precision) -> CpuBackend {
     let rule = Rule { size, geometry, mean: [0.5; 3], std: [0.5; 3] };
     let mut source = |name: &str, shape: &[usize]| Ok(recipe::tensor(name, shape));
     CpuBackend::from_source(config, &rule, Isa::best(), threads, precision, &mut source).unwrap()
-}
-
-fn frames(config: &Config, n: usize) -> Vec<Reduced> {
-    let size = config.image_size;
-    Reduced::split(&recipe::frames_u8(n, size, size, 5), size)
-}
-
-/// Prompts of 3 to 8 tokens, as far as the context allows.
-fn prompts(config: &Config, n: u32) -> Vec<Vec<u32>> {
-    let vocab = config.vocab_size as u32;
-    (0..n)
-        .map(|i| {
-            let words =
-                (0..(1 + i % 6).min(config.context as u32 - 2)).map(|t| (i * 31 + t * 17) % (vocab - 2));
-            std::iter::once(vocab - 2).chain(words).chain([vocab - 1]).collect()
-        })
-        .collect()
 }
 
 const BOTH: [Precision; 2] = [Precision::F32, Precision::Int8];
@@ -93,80 +80,27 @@ fn a_frame_is_prepared_alike_alone_and_in_company() {
     let config = config("small");
     for precision in BOTH {
         let mut backend = load(&config, 2, precision);
-        let frames = frames(&config, config.num_frames);
-        let together = backend.prepare(&frames.iter().collect::<Vec<_>>()).unwrap();
-        let alone: Vec<Prepared> = frames.iter().flat_map(|f| backend.prepare(&[f]).unwrap()).collect();
-        let clips = backend.encode(&[&together, &alone]).unwrap();
-        assert_eq!(clips[0], clips[1], "{precision}");
+        promises::a_frame_is_prepared_alike_alone_and_in_company(&config, &mut backend, Same::Exactly);
     }
 }
 
 #[test]
 fn padding_after_the_end_token_changes_nothing() {
     let config = config("small");
-    let mut backend = load(&config, 2, Precision::F32);
-    let plain = prompts(&config, 5);
-    let padded: Vec<Vec<u32>> = plain
-        .iter()
-        .enumerate()
-        .map(|(i, ids)| {
-            let mut ids = ids.clone();
-            ids.resize(config.context, if i % 2 == 0 { 0 } else { config.vocab_size as u32 - 1 });
-            ids
-        })
-        .collect();
-    assert_eq!(backend.encode_text(&plain).unwrap(), backend.encode_text(&padded).unwrap());
+    promises::padding_after_the_end_token_changes_nothing(&config, &mut load(&config, 2, Precision::F32));
 }
 
 #[test]
 fn nothing_to_do_is_done() {
     let config = config("small");
-    let mut backend = load(&config, 2, Precision::F32);
-    assert!(backend.prepare(&[]).unwrap().is_empty());
-    assert!(backend.encode(&[]).unwrap().is_empty());
-    assert!(backend.encode_text(&[]).unwrap().is_empty());
-    let frames = frames(&config, config.num_frames);
-    let prepared = backend.prepare(&frames.iter().collect::<Vec<_>>()).unwrap();
-    let clip = backend.encode(&[&prepared]).unwrap();
-    assert_eq!(backend.compare(&[&clip[0]], &[]).unwrap(), [Vec::<f32>::new()]);
+    promises::nothing_to_do_is_done(&config, &mut load(&config, 2, Precision::F32));
 }
 
 #[test]
 fn bad_input_is_refused_by_name() {
     let config = config("small");
     let mut backend = load(&config, 2, Precision::F32);
-    let message = |error: BackendError| error.to_string();
-
-    let wrong = Reduced { size: 32, rgb: vec![0; 32 * 32 * 3] };
-    let text = message(backend.prepare(&[&wrong]).err().unwrap());
-    assert!(text.starts_with("frame: expected 64x64"), "{text}");
-
-    let frames = frames(&config, config.num_frames);
-    let prepared = backend.prepare(&frames.iter().collect::<Vec<_>>()).unwrap();
-    let text = message(backend.encode(&[&prepared[..3]]).unwrap_err());
-    assert_eq!(text, "window: expected 4 frames, got 3");
-    let foreign: Vec<Prepared> = (0..4).map(|_| std::sync::Arc::new(1u8) as Prepared).collect();
-    let text = message(backend.encode(&[&foreign]).unwrap_err());
-    assert!(text.starts_with("prepared frame: expected 17x64 rows"), "{text}");
-
-    let text = message(backend.encode_text(&[vec![]]).unwrap_err());
-    assert_eq!(text, "prompt: expected 1 to 16 token ids, got 0");
-    let text = message(backend.encode_text(&[vec![5; 17]]).unwrap_err());
-    assert_eq!(text, "prompt: expected 1 to 16 token ids, got 17");
-    let text = message(backend.encode_text(&[vec![1, 1000]]).unwrap_err());
-    assert_eq!(text, "prompt: expected token ids below 1000, got id 1000");
-
-    let clip = backend.encode(&[&prepared]).unwrap().remove(0);
-    let short = TextFeatures(vec![0.0; 3].into());
-    let text = message(backend.compare(&[&clip], &[short]).unwrap_err());
-    assert_eq!(text, "text features: expected 32 values, got 3");
-    let cut = ClipFeatures { video: clip.video.clone(), patches: clip.patches[1..].to_vec() };
-    let text = message(backend.compare(&[&cut], &[]).unwrap_err());
-    assert!(text.starts_with("clip features: expected 32 and 512 values"), "{text}");
-    let nan = ClipFeatures { video: vec![f32::NAN; 32], patches: clip.patches };
-    let text = backend.encode_text(&prompts(&config, 1)).unwrap();
-    let error = backend.compare(&[&nan], &text).unwrap_err();
-    assert!(matches!(error, BackendError::NotFinite { what: "logits" }), "{error}");
+    promises::bad_input_is_refused_by_name(&config, &mut backend, "17x64 rows");
 }
 
 #[test]
@@ -214,11 +148,11 @@ fn values_that_overflow_are_reported_and_never_rounded_to_numbers() {
 #[test]
 fn devices_and_precisions_that_do_not_exist_list_what_does() {
     assert_eq!("auto".parse::<Device>().unwrap(), Device::Auto);
-    for precision in [Precision::Auto, Precision::F32, Precision::Int8] {
+    for precision in [Precision::Auto, Precision::F32, Precision::F16, Precision::Int8] {
         assert_eq!(precision.to_string().parse::<Precision>().unwrap(), precision);
     }
     let error = "cuda".parse::<Device>().unwrap_err().to_string();
-    assert_eq!(error, "device `cuda` does not exist here; available: auto, cpu");
+    assert_eq!(error, "device `cuda` does not exist here; available: auto, cpu, cuda:0, cuda:1, …");
     let error = "fp16".parse::<Precision>().unwrap_err().to_string();
-    assert_eq!(error, "precision `fp16` does not exist here; available: auto, f32, int8");
+    assert_eq!(error, "precision `fp16` does not exist here; available: auto, f32, f16, int8");
 }

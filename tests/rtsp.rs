@@ -10,10 +10,11 @@ use std::time::{Duration, Instant, SystemTime};
 
 use gst::prelude::*;
 use gstreamer as gst;
-use gstxclip::command::matching::{Matching, Reported, Span};
+use gstxclip::command::matching::{Matching, Span};
+use gstxclip::command::told::Told;
 use gstxclip::element::meta;
 use gstxclip::event::Phase;
-use gstxclip::event::json::{Record, StampRecord};
+use gstxclip::event::json::Record;
 use gstxclip::scene::Script;
 use rtsp_scene::Camera;
 
@@ -78,12 +79,6 @@ fn play(line: &str) -> gst::Pipeline {
     gst::parse::launch_full(line, None, gst::ParseFlags::FATAL_ERRORS).unwrap().downcast().unwrap()
 }
 
-/// Seconds of the scene at a moment of an event.
-fn seconds(stamp: &StampRecord, begun: SystemTime) -> f64 {
-    let utc: jiff::Timestamp = stamp.utc.as_ref().expect("live events have UTC").parse().unwrap();
-    utc.duration_since(jiff::Timestamp::try_from(begun).unwrap()).as_secs_f64()
-}
-
 #[test]
 fn a_camera_s_events_match_its_script_and_no_picture_waits() {
     let _alone = ALONE.lock().unwrap_or_else(|e| e.into_inner());
@@ -121,23 +116,10 @@ fn a_camera_s_events_match_its_script_and_no_picture_waits() {
         .filter(|truth| LABELS.contains(&truth.label) || truth.label == "jumping")
         .map(|truth| Span { label: truth.label.into(), start: truth.start, end: truth.end })
         .collect();
-    let of = |id: &str, phase| seen.events.iter().find(|(event, _)| event.id == id && event.phase == phase);
-    let reported: Vec<Reported> = seen
-        .events
-        .iter()
-        .filter(|(event, _)| event.phase == Phase::Start)
-        .map(|(event, told)| {
-            let (end, ended) = of(&event.id, Phase::End).expect("every event ends by the end of the stream");
-            let span = Span {
-                label: event.label.clone(),
-                start: seconds(&event.start, begun),
-                end: seconds(end.end.as_ref().unwrap(), begun),
-            };
-            // When the message was on the bus, not what it says.
-            let at = |moment: &SystemTime| moment.duration_since(begun).unwrap().as_secs_f64();
-            Reported { span, detected: at(told), ended: at(ended) }
-        })
-        .collect();
+    // When a message was on the bus, not what it says.
+    let reported = Told(seen.events.clone()).reported(begun);
+    let starts = seen.events.iter().filter(|(event, _)| event.phase == Phase::Start).count();
+    assert_eq!(reported.len(), starts, "every event has UTC and ends by the end of the stream");
     let matching = Matching::new(&truth, &reported, 0.3);
     println!("{}\n{matching}", matching.table(&truth, &reported));
     println!("{stats}");

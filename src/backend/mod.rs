@@ -5,6 +5,7 @@
 
 use std::any::Any;
 use std::fmt;
+use std::path::Path;
 use std::str::FromStr;
 use std::sync::Arc;
 
@@ -12,6 +13,9 @@ use crate::model::Model;
 use crate::preprocess::Reduced;
 
 pub mod cpu;
+// dlopen and its kin; NVIDIA's driver exists on Linux (and Windows, where nobody has tried this).
+#[cfg(all(feature = "cuda", unix))]
+pub mod cuda;
 
 /// What is exactly frame-only: patch embedding and block 0 of the CCT (see `cpu`). Opaque: each
 /// backend stores its own state (host rows, or a slot in a device ring).
@@ -32,9 +36,13 @@ pub struct TextFeatures(pub Arc<[f32]>);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
 pub enum Device {
+    /// The first GPU where the `cuda` backend can run, else the CPU.
     #[default]
     Auto,
     Cpu,
+    /// The NVIDIA GPU of this ordinal as CUDA counts: fastest first, or as `nvidia-smi` with
+    /// CUDA_DEVICE_ORDER=PCI_BUS_ID.
+    Cuda(usize),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
@@ -42,16 +50,25 @@ pub enum Precision {
     #[default]
     Auto,
     F32,
+    /// Stored in half precision, summed in f32; on GPUs only, and all they have.
+    F16,
     /// Products of bytes with 32-bit sums; see `cpu` for what stays in f32.
     Int8,
 }
 
 #[derive(Debug, thiserror::Error)]
 pub enum BackendError {
-    #[error("device `{0}` does not exist here; available: auto, cpu")]
+    #[error("device `{0}` does not exist here; available: auto, cpu, cuda:0, cuda:1, …")]
     UnknownDevice(String),
-    #[error("precision `{0}` does not exist here; available: auto, f32, int8")]
+    #[error("precision `{0}` does not exist here; available: auto, f32, f16, int8")]
     UnknownPrecision(String),
+    #[error("precision {precision} does not exist on device {device}; take {available}")]
+    PrecisionOnDevice { precision: Precision, device: Device, available: &'static str },
+    #[error("device {0} needs a build with cargo feature `cuda`, which this one lacks; use device=cpu")]
+    NotBuilt(Device),
+    #[cfg(all(feature = "cuda", unix))]
+    #[error(transparent)]
+    Cuda(#[from] cuda::CudaError),
     #[error("{what}: expected {expected}, got {found}")]
     Shape { what: String, expected: String, found: String },
     #[error(
@@ -60,6 +77,17 @@ pub enum BackendError {
     NotFinite { what: &'static str },
     #[error(transparent)]
     Model(#[from] crate::model::ModelError),
+}
+
+impl BackendError {
+    /// The device is gone: no later call of this backend can succeed.
+    pub fn is_lost(&self) -> bool {
+        #[cfg(all(feature = "cuda", unix))]
+        if let BackendError::Cuda(error) = self {
+            return error.is_lost();
+        }
+        false
+    }
 }
 
 /// One loaded checkpoint on one device. Owned by the engine's worker thread.
@@ -76,6 +104,20 @@ pub trait Backend: Send {
         clips: &[&ClipFeatures],
         prompts: &[TextFeatures],
     ) -> Result<Vec<Vec<f32>>, BackendError>;
+    /// Encode, then compare each window with its own prompts: one row of logits per window. What lies between
+    /// need not leave the device.
+    fn score(&mut self, windows: &[(&[Prepared], &[TextFeatures])]) -> Result<Vec<Vec<f32>>, BackendError> {
+        let clips: Vec<&[Prepared]> = windows.iter().map(|(clip, _)| *clip).collect();
+        let features = self.encode(&clips)?;
+        expect("clip features", windows.len(), features.len())?;
+        let mut logits = Vec::with_capacity(windows.len());
+        for ((_, prompts), features) in windows.iter().zip(&features) {
+            let mut rows = self.compare(&[features], prompts)?;
+            expect("rows of logits", 1, rows.len())?;
+            logits.append(&mut rows);
+        }
+        Ok(logits)
+    }
     /// How many windows of different streams are worth one call. One where a call works through them in
     /// turn anyway: the first would only wait for the last.
     fn batch(&self) -> usize {
@@ -104,23 +146,35 @@ pub(crate) fn emit(trace: &mut Option<Trace>, stage: &str, values: &[f32]) {
     }
 }
 
+/// What a backend gave instead of one answer per question.
+pub(crate) fn expect(what: &'static str, expected: usize, found: usize) -> Result<(), BackendError> {
+    if expected == found {
+        return Ok(());
+    }
+    Err(BackendError::Shape { what: what.into(), expected: expected.to_string(), found: found.to_string() })
+}
+
 impl FromStr for Device {
     type Err = BackendError;
     fn from_str(text: &str) -> Result<Self, BackendError> {
         match text {
             "auto" => Ok(Device::Auto),
             "cpu" => Ok(Device::Cpu),
-            _ => Err(BackendError::UnknownDevice(text.into())),
+            _ => {
+                let ordinal = text.strip_prefix("cuda:").and_then(|ordinal| ordinal.parse().ok());
+                ordinal.map(Device::Cuda).ok_or_else(|| BackendError::UnknownDevice(text.into()))
+            }
         }
     }
 }
 
 impl fmt::Display for Device {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Device::Auto => "auto",
-            Device::Cpu => "cpu",
-        })
+        match self {
+            Device::Auto => f.write_str("auto"),
+            Device::Cpu => f.write_str("cpu"),
+            Device::Cuda(ordinal) => write!(f, "cuda:{ordinal}"),
+        }
     }
 }
 
@@ -130,6 +184,7 @@ impl FromStr for Precision {
         match text {
             "auto" => Ok(Precision::Auto),
             "f32" => Ok(Precision::F32),
+            "f16" => Ok(Precision::F16),
             "int8" => Ok(Precision::Int8),
             _ => Err(BackendError::UnknownPrecision(text.into())),
         }
@@ -141,22 +196,118 @@ impl fmt::Display for Precision {
         f.write_str(match self {
             Precision::Auto => "auto",
             Precision::F32 => "f32",
+            Precision::F16 => "f16",
             Precision::Int8 => "int8",
         })
     }
 }
 
+/// CUDA's libraries are looked for in `folder` before all other places, until a GPU was found.
+pub fn look_for_cuda_in(folder: &Path) {
+    #[cfg(all(feature = "cuda", unix))]
+    cuda::set_library_folder(folder);
+    #[cfg(not(all(feature = "cuda", unix)))]
+    tracing::warn!("this build has no CUDA: {} is of no use to it", folder.display());
+}
+
+/// Whether the device named is here and has this precision; loads nothing. `auto` always is.
+pub fn check(device: Device, precision: Precision) -> Result<(), BackendError> {
+    match (device, precision) {
+        (Device::Cpu, Precision::F16) => {
+            Err(BackendError::PrecisionOnDevice { precision, device, available: "auto, f32 or int8" })
+        }
+        (Device::Auto | Device::Cpu, _) => Ok(()),
+        (Device::Cuda(_), Precision::F32 | Precision::Int8) => {
+            Err(BackendError::PrecisionOnDevice { precision, device, available: "auto or f16" })
+        }
+        #[cfg(all(feature = "cuda", unix))]
+        (Device::Cuda(ordinal), _) => Ok(cuda::probe(ordinal).map(drop)?),
+        #[cfg(not(all(feature = "cuda", unix)))]
+        (Device::Cuda(_), _) => Err(BackendError::NotBuilt(device)),
+    }
+}
+
 /// Loads a checkpoint on a device. Reads, checks and packs all weights: seconds for a large one.
-/// `threads`: 0 takes one per available core.
+/// `threads` of the CPU: 0 takes one per available core.
+///
+/// `Device::Auto` takes GPU 0 where there is one and it has the precision asked for; if it cannot be opened
+/// (no memory, a checkpoint it does not take), the CPU takes over with one warning.
 pub fn open(
     model: &Model,
     device: Device,
     precision: Precision,
     threads: usize,
 ) -> Result<Box<dyn Backend>, BackendError> {
+    check(device, precision)?;
     let backend = match device {
-        Device::Auto | Device::Cpu => Box::new(cpu::CpuBackend::new(model, threads, precision)?),
+        Device::Cpu => on_cpu(model, precision, threads)?,
+        Device::Cuda(ordinal) => on_gpu(model, ordinal)?,
+        Device::Auto => match gpu_of_auto(model, precision) {
+            Some(backend) => backend,
+            None => on_cpu(model, precision, threads)?,
+        },
     };
     model.weights.release();
     Ok(backend)
+}
+
+fn on_cpu(model: &Model, precision: Precision, threads: usize) -> Result<Box<dyn Backend>, BackendError> {
+    Ok(Box::new(cpu::CpuBackend::new(model, threads, precision)?))
+}
+
+#[cfg(all(feature = "cuda", unix))]
+fn on_gpu(model: &Model, ordinal: usize) -> Result<Box<dyn Backend>, BackendError> {
+    Ok(Box::new(cuda::CudaBackend::new(model, ordinal)?))
+}
+
+#[cfg(not(all(feature = "cuda", unix)))]
+fn on_gpu(_: &Model, ordinal: usize) -> Result<Box<dyn Backend>, BackendError> {
+    Err(BackendError::NotBuilt(Device::Cuda(ordinal)))
+}
+
+#[cfg(all(feature = "cuda", unix))]
+fn gpu_of_auto(model: &Model, precision: Precision) -> Option<Box<dyn Backend>> {
+    if !matches!(precision, Precision::Auto | Precision::F16) {
+        return None;
+    }
+    let opened = match cuda::probe(0) {
+        Ok(_) => cuda::CudaBackend::new(model, 0),
+        // A machine without a GPU is as usual as one with it; one that has a GPU it cannot use is not.
+        Err(absent @ (cuda::CudaError::NoDriver { .. } | cuda::CudaError::NoDevice { .. })) => {
+            tracing::debug!("device auto: no GPU: {absent}");
+            return None;
+        }
+        Err(unusable) => Err(unusable.into()),
+    };
+    match opened {
+        Ok(backend) => Some(Box::new(backend)),
+        Err(error) => {
+            tracing::warn!("device auto: the CPU takes over, because the GPU cannot be used: {error}");
+            None
+        }
+    }
+}
+
+#[cfg(not(all(feature = "cuda", unix)))]
+fn gpu_of_auto(_: &Model, _: Precision) -> Option<Box<dyn Backend>> {
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn devices_and_precisions_are_read_as_they_are_shown() {
+        for text in ["auto", "cpu", "cuda:0", "cuda:12"] {
+            assert_eq!(text.parse::<Device>().unwrap().to_string(), text);
+        }
+        for text in ["auto", "f32", "f16", "int8"] {
+            assert_eq!(text.parse::<Precision>().unwrap().to_string(), text);
+        }
+        for text in ["cuda", "cuda:", "cuda:-1", "cuda:x", "gpu", ""] {
+            let error = text.parse::<Device>().unwrap_err().to_string();
+            assert!(error.contains("cuda:0"), "{error}");
+        }
+    }
 }

@@ -27,7 +27,7 @@ pub struct Calibrate {
     /// The YAML label file to fit
     #[arg(long, value_name = "FILE")]
     pub labels_file: PathBuf,
-    /// A folder of videos, or one video
+    /// A folder of videos, folders in it included, or one video
     #[arg(long, value_name = "PATH")]
     pub footage: PathBuf,
     /// What is true, one JSON line each: {"file": "a.mp4", "label": "…", "start": 3.5, "end": 8.0} (seconds);
@@ -71,7 +71,7 @@ impl Calibrate {
         let mut footage = Footage::new(&self, &labels)?;
         let own = Model::open(&self.model, Heads::Hf)?.extra.temperature;
         let before = labels.temperature.unwrap_or(own);
-        footage.play(&self, &draft.put(&labels)?)?;
+        footage.play(&self, &labels, &draft.put(&labels)?)?;
         let first = footage.clone();
         let mut temperature = before;
         for _ in 0..ROUNDS {
@@ -83,7 +83,7 @@ impl Calibrate {
             temperature = next;
             labels.temperature = Some(temperature);
             say!("temperature {temperature}: once more");
-            footage.play(&self, &draft.put(&labels)?)?;
+            footage.play(&self, &labels, &draft.put(&labels)?)?;
         }
         let fit = Fit::new(&first, &footage, labels, (before, temperature), self.false_per_hour);
         report::print(&fit, &footage)?;
@@ -125,16 +125,20 @@ impl Draft {
 
     /// Takes its place; what was there is kept, and no older copy is lost.
     fn finish(self) -> Result<(), CommandError> {
-        let failed = |path: &Path| {
-            let path = path.to_path_buf();
-            move |source| CommandError::Io { path, source }
-        };
-        let Ok(there) = std::fs::metadata(&self.place) else {
-            let text = std::fs::read(&self.path).map_err(failed(&self.path))?;
-            std::fs::write(&self.place, text).map_err(failed(&self.place))?;
-            say!("written: {}", self.place.display());
-            return Ok(());
-        };
+        let place = self.place.display().to_string();
+        match std::fs::metadata(&self.place) {
+            Ok(there) => self.replace(there.permissions())?,
+            Err(_) => {
+                // Copied, not renamed: a new file gets the rights of any other new file there.
+                let text = std::fs::read(&self.path).map_err(failed(&self.path))?;
+                std::fs::write(&self.place, text).map_err(failed(&self.place))?;
+            }
+        }
+        say!("written: {place}");
+        Ok(())
+    }
+
+    fn replace(self, permissions: std::fs::Permissions) -> Result<(), CommandError> {
         let name = |end: &str| {
             let mut name = self.place.clone().into_os_string();
             name.push(end);
@@ -144,9 +148,12 @@ impl Draft {
         let kept = names.find(|name| !name.exists()).expect("the numbers do not end");
         std::fs::copy(&self.place, &kept).map_err(failed(&kept))?;
         say!("the old file is {}; its comments are not in the new one", kept.display());
-        std::fs::set_permissions(&self.path, there.permissions()).map_err(failed(&self.place))?;
-        self.path.persist(&self.place).map_err(|error| failed(&self.place)(error.error))?;
-        say!("written: {}", self.place.display());
-        Ok(())
+        std::fs::set_permissions(&self.path, permissions).map_err(failed(&self.place))?;
+        self.path.persist(&self.place).map_err(|error| failed(&self.place)(error.error))
     }
+}
+
+fn failed(path: &Path) -> impl FnOnce(std::io::Error) -> CommandError {
+    let path = path.to_path_buf();
+    move |source| CommandError::Io { path, source }
 }

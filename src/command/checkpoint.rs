@@ -16,10 +16,10 @@ pub struct Verify {
     /// A golden.safetensors file
     #[arg(long, value_name = "FILE")]
     pub golden: PathBuf,
-    /// Where to compute: auto, cpu
+    /// Where to compute: auto, cpu, cuda:N
     #[arg(long, default_value = "auto")]
     pub device: Device,
-    /// auto, f32, int8
+    /// auto, f32, f16 (GPU only), int8
     #[arg(long, default_value = "auto")]
     pub precision: Precision,
     /// Head counts as the Hugging Face configuration says, or as the original large models have them
@@ -47,10 +47,10 @@ pub struct Bench {
     pub config: Option<String>,
     #[arg(long, default_value = "hf", value_parser = heads, help = "Head counts: hf or videox")]
     pub heads: Heads,
-    /// Where to compute: auto, cpu
+    /// Where to compute: auto, cpu, cuda:N
     #[arg(long, default_value = "auto")]
     pub device: Device,
-    /// auto, f32, int8; several with commas between, or given several times
+    /// auto, f32, f16 (GPU only), int8; several with commas between, or given several times
     #[arg(long, default_value = "auto", value_delimiter = ',')]
     pub precision: Vec<Precision>,
     /// Threads; 0 is one per core

@@ -1,5 +1,8 @@
 //! `xclipd doctor`: what is here, what is missing, and the command that installs it.
 
+#[cfg(all(feature = "cuda", unix))]
+mod graphics;
+
 use std::time::Instant;
 
 use super::eval::judge::Judge;
@@ -21,10 +24,10 @@ impl Doctor {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         say!("system      {}, {cores} cores", std::env::consts::ARCH);
         say!("processor   {}", processor());
-        say!("graphics    not used by this version; the model runs on the processor");
+        let graphics = graphics()?;
         let model = self.check_model()?;
         let good = gstreamer()?;
-        Ok((good && model).into())
+        Ok((good && model && graphics).into())
     }
 
     /// Loads the checkpoint and lets it look at drawn clips. The bundled one must recognise most of them.
@@ -54,6 +57,17 @@ impl Doctor {
 
 /// Drawn clips that the model is tried on.
 const CLIPS: u64 = 20;
+
+#[cfg(all(feature = "cuda", unix))]
+fn graphics() -> Result<bool, CommandError> {
+    graphics::check()
+}
+
+#[cfg(not(all(feature = "cuda", unix)))]
+fn graphics() -> Result<bool, CommandError> {
+    say!("graphics    not used: this build has no CUDA (cargo feature `cuda`)");
+    Ok(true)
+}
 
 fn processor() -> String {
     #[cfg(target_arch = "x86_64")]

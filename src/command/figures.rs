@@ -94,6 +94,25 @@ impl Figures {
         (self.events - self.pairs) as f64 / self.seconds.max(1e-9) * 3600.0
     }
 
+    /// The rates per hour under which so many false events are neither too few nor too many: in 5 % of such
+    /// streams each there are at most so many, or at least so many (exact Poisson interval of 90 %; Garwood
+    /// 1936).
+    pub fn false_per_hour_interval(&self) -> (f64, f64) {
+        let count = self.events - self.pairs;
+        let hours = self.seconds.max(1e-9) / 3600.0;
+        // The mean under which at most `count` events have this probability; it falls as the mean grows.
+        let mean = |count: usize, probability: f64| {
+            let (mut low, mut high) = (0.0, 10.0 + 3.0 * count as f64);
+            for _ in 0..60 {
+                let middle = f64::midpoint(low, high);
+                if at_most(count, middle) > probability { low = middle } else { high = middle }
+            }
+            f64::midpoint(low, high)
+        };
+        let low = count.checked_sub(1).map_or(0.0, |fewer| mean(fewer, 0.95));
+        (low / hours, mean(count, 0.05) / hours)
+    }
+
     /// Duplicates and splits per 100 actions.
     pub fn repeats(&self) -> f64 {
         (self.duplicates + self.splits) as f64 / self.actions.max(1) as f64 * 100.0
@@ -106,6 +125,16 @@ pub fn quantile(values: &[f64], share: f64) -> f64 {
         0 => f64::NAN,
         n => values[((n - 1) as f64 * share).round() as usize],
     }
+}
+
+/// Probability of at most `count` events where `mean` are expected (Poisson).
+fn at_most(count: usize, mean: f64) -> f64 {
+    let mut ln_factorial = 0.0;
+    let one = |k: usize| {
+        ln_factorial += (k.max(1) as f64).ln();
+        (k as f64 * mean.ln() - mean - ln_factorial).exp()
+    };
+    (0..=count).map(one).sum()
 }
 
 fn share(part: usize, whole: usize) -> f64 {
@@ -171,6 +200,18 @@ mod tests {
         assert_eq!(figures.duplicates, 1);
         assert_eq!((figures.precision(), figures.recall()), (1.0 / 3.0, 1.0));
         assert_eq!((figures.f1(), figures.repeats()), (0.5, 100.0));
+    }
+
+    #[test]
+    fn a_rate_comes_with_the_interval_its_count_allows() {
+        let of = |events: usize| Figures { seconds: 3600.0, events, ..Figures::default() };
+        // Half of the quantiles of chi squared with 2n and 2n + 2 degrees of freedom.
+        for (events, low, high) in
+            [(0, 0.0, 2.996), (1, 0.0513, 4.744), (4, 1.366, 9.154), (100, 84.14, 118.1)]
+        {
+            let (a, b) = of(events).false_per_hour_interval();
+            assert!((a - low).abs() < 0.01 && (b - high).abs() < 0.05, "{events}: {a} to {b}");
+        }
     }
 
     #[test]

@@ -25,6 +25,7 @@ pub mod recorder;
 pub mod reliability;
 pub mod scene;
 pub mod table;
+pub mod told;
 pub mod verify;
 #[cfg(feature = "gst")]
 pub mod watch;

@@ -91,11 +91,6 @@ pub fn temperature(samples: &[Sample]) -> f64 {
     f64::midpoint(low, high).exp()
 }
 
-/// `score` at a temperature `factor` times as high. For scores against the background alone.
-pub fn rescale(score: f32, factor: f64) -> f32 {
-    (1.0 / (1.0 + (-logit(score) / factor).exp())) as f32
-}
-
 fn logit(p: f32) -> f64 {
     let p = f64::from(p).clamp(1e-7, 1.0 - 1e-7);
     (p / (1.0 - p)).ln()
@@ -104,6 +99,11 @@ fn logit(p: f32) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// `score` at a temperature `factor` times as high. For scores against the background alone.
+    fn rescale(score: f32, factor: f64) -> f32 {
+        (1.0 / (1.0 + (-logit(score) / factor).exp())) as f32
+    }
 
     #[test]
     fn scores_that_mean_what_they_say_have_no_error_and_keep_their_temperature() {

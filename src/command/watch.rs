@@ -38,6 +38,15 @@ pub struct Window {
     pub scores: Vec<f32>,
 }
 
+impl Window {
+    /// How much of its time lies in one of the spans, which do not overlap each other; 0..=1.
+    pub fn share(&self, spans: &[Span]) -> f64 {
+        let (from, to) = (self.first.stream_time.as_secs_f64(), self.last.stream_time.as_secs_f64());
+        let common = |span: &Span| (span.end.min(to) - span.start.max(from)).max(0.0);
+        spans.iter().map(common).sum::<f64>() / (to - from).max(1e-9)
+    }
+}
+
 #[derive(Default)]
 struct Notes {
     windows: Vec<WindowScores>,
@@ -156,8 +165,8 @@ fn recording(labels: &[String], notes: Notes) -> Recording {
 
 /// Of a window's time: above the first the action is present, below the second it is absent; between
 /// them nobody can say.
-const PRESENT: f64 = 0.6;
-const ABSENT: f64 = 0.1;
+pub const PRESENT: f64 = 0.6;
+pub const ABSENT: f64 = 0.1;
 
 impl Recording {
     /// Of the label at `position`, every window that can be judged. `truth` may have other labels too.
@@ -167,11 +176,7 @@ impl Recording {
         let mine = truth.iter().filter(|span| span.label == *label).cloned().collect::<Vec<Span>>();
         let mine = united(&mine);
         let judged = self.windows.iter().filter_map(|window| {
-            let seconds = |stamp: &Stamp| stamp.stream_time.as_secs_f64();
-            let (from, to) = (seconds(&window.first), seconds(&window.last));
-            let common: f64 =
-                mine.iter().map(|span| (span.end.min(to) - span.start.max(from)).max(0.0)).sum();
-            let share = common / (to - from).max(1e-9);
+            let share = window.share(&mine);
             let certain = !(ABSENT..=PRESENT).contains(&share);
             certain.then_some((window.scores[position], share > PRESENT))
         });

@@ -137,7 +137,7 @@ pub fn loading(score: Score) -> (Arc<Engine>, Sender<()>) {
         let (begun, _) = channel();
         Ok(Box::new(Scripted { control: Arc::default(), gate: None, begun, score }) as Box<dyn Backend>)
     };
-    (Engine::start(model(), Box::new(load)).expect("a thread can be started"), go)
+    (Engine::start(model(), Box::new(load), None).expect("a thread can be started"), go)
 }
 
 pub fn wait_until(mut what: impl FnMut() -> bool) {

@@ -265,7 +265,7 @@ fn a_load_that_fails_or_panics_answers_everybody() {
             assert!(!panics, "a load's panic");
             Err(BackendError::UnknownDevice("tpu".into()).into())
         };
-        let engine = Engine::start(model(), Box::new(load)).unwrap();
+        let engine = Engine::start(model(), Box::new(load), None).unwrap();
         let (stream, answers) = (engine.stream(), Answers::default());
         std::thread::scope(|scope| {
             scope.spawn(|| stream.run(job(0, 1, &prompts(&[1]), &answers)));
@@ -374,4 +374,66 @@ fn every_job_is_answered_exactly_once_in_any_turmoil() {
         wait_until(|| counts.iter().all(|count| count.load(SeqCst) >= 1));
         assert!(counts.iter().all(|count| count.load(SeqCst) == 1), "round {round}");
     }
+}
+
+/// A device that is lost at its first window.
+#[cfg(all(feature = "cuda", unix))]
+struct Lost;
+
+#[cfg(all(feature = "cuda", unix))]
+impl crate::backend::Backend for Lost {
+    fn prepare(&mut self, frames: &[&Reduced]) -> Result<Vec<Prepared>, BackendError> {
+        Ok(frames.iter().map(|_| Arc::new(()) as Prepared).collect())
+    }
+    fn encode(&mut self, _: &[&[Prepared]]) -> Result<Vec<crate::backend::ClipFeatures>, BackendError> {
+        let (name, text) = ("CUDA_ERROR_ECC_UNCORRECTABLE".into(), "uncorrectable ECC error".into());
+        Err(crate::backend::cuda::CudaError::Lost { call: "cuStreamSynchronize", name, text }.into())
+    }
+    fn encode_text(
+        &mut self,
+        prompts: &[Vec<u32>],
+    ) -> Result<Vec<crate::backend::TextFeatures>, BackendError> {
+        let features = |p: &Vec<u32>| crate::backend::TextFeatures(vec![p[0] as f32].into());
+        Ok(prompts.iter().map(features).collect())
+    }
+    fn compare(
+        &mut self,
+        _: &[&crate::backend::ClipFeatures],
+        _: &[crate::backend::TextFeatures],
+    ) -> Result<Vec<Vec<f32>>, BackendError> {
+        unreachable!("nothing was encoded")
+    }
+    fn describe(&self) -> String {
+        "lost".into()
+    }
+}
+
+#[cfg(all(feature = "cuda", unix))]
+#[test]
+fn after_a_lost_device_the_fallback_answers_the_same_window() {
+    use super::scripted::{Control, Scripted};
+    let control = Arc::new(Control::default());
+    let (begun, _kept) = channel();
+    let scripted = Scripted { control: control.clone(), gate: None, begun, score: SUM };
+    let load = Box::new(|| Ok(Box::new(Lost) as Box<dyn crate::backend::Backend>));
+    let fallback = Box::new(move || Ok(Box::new(scripted) as Box<dyn crate::backend::Backend>));
+    let engine = Engine::start(model(), load, Some(fallback)).unwrap();
+    let answers = Answers::default();
+    engine.stream().run(job(0, 10, &prompts(&[3]), &answers));
+    assert_eq!(lock(&answers)[0].1.as_ref().unwrap(), &[13.0]);
+    assert_eq!(control.prepared.load(SeqCst), 1, "states of the lost device are of no use");
+    assert!(matches!(engine.state(), State::Ready));
+}
+
+#[cfg(all(feature = "cuda", unix))]
+#[test]
+fn a_lost_device_without_a_fallback_ends_the_engine_with_its_reason() {
+    let load = Box::new(|| Ok(Box::new(Lost) as Box<dyn crate::backend::Backend>));
+    let engine = Engine::start(model(), load, None).unwrap();
+    let (stream, answers) = (engine.stream(), Answers::default());
+    stream.run(job(0, 10, &prompts(&[3]), &answers));
+    assert!(matches!(&lock(&answers)[0].1, Err(Dropped::Failed(e)) if e.to_string().contains("ECC")));
+    wait_until(|| matches!(engine.state(), State::Failed(_)));
+    stream.run(job(1, 10, &prompts(&[3]), &answers));
+    assert!(matches!(&lock(&answers)[1].1, Err(Dropped::Failed(e)) if e.to_string().contains("dmesg")));
 }

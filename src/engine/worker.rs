@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use super::queue::{Queue, Todo, Waiting};
 use super::texts::Texts;
 use super::{Dropped, EngineError, Frame, Prompts, Scored, State};
-use crate::backend::{Backend, BackendError, Prepared};
+use crate::backend::{Backend, BackendError, Prepared, TextFeatures, expect};
 use crate::preprocess::Reduced;
 
 /// Prompts encoded in one call, before other streams get a turn: enough rows for a fast product, less
@@ -16,8 +16,9 @@ const TEXTS: usize = 16;
 
 pub(super) type Load = Box<dyn FnOnce() -> Result<Box<dyn Backend>, EngineError> + Send>;
 
-/// Starts the worker; it ends when the queue closes or the backend fails for good.
-pub(super) fn start(queue: Arc<Queue>, load: Load) -> Result<(), EngineError> {
+/// Starts the worker; it ends when the queue closes or the backend fails for good: when it panics, or its
+/// device is lost and there is no `fallback`.
+pub(super) fn start(queue: Arc<Queue>, load: Load, fallback: Option<Load>) -> Result<(), EngineError> {
     let work = move || {
         let failed = |why: EngineError| queue.set_state(State::Failed(Arc::new(why)));
         let backend = match catch_unwind(AssertUnwindSafe(load)) {
@@ -30,10 +31,14 @@ pub(super) fn start(queue: Arc<Queue>, load: Load) -> Result<(), EngineError> {
         }
         tracing::info!("engine ready: {}", backend.describe());
         queue.set_state(State::Ready);
-        let mut worker = Worker { backend, texts: Texts::default(), queue: queue.clone() };
+        let mut worker =
+            Worker { backend, epoch: 0, fallback, lost: None, texts: Texts::default(), queue: queue.clone() };
         // Jobs in work answer themselves (Cancelled) while a panic unwinds.
         if let Err(panic) = catch_unwind(AssertUnwindSafe(|| worker.work())) {
-            failed(EngineError::Worker(message(panic.as_ref())));
+            return failed(EngineError::Worker(message(panic.as_ref())));
+        }
+        if let Some(error) = worker.lost.take() {
+            queue.set_state(State::Failed(error));
         }
     };
     let spawned = std::thread::Builder::new().name("xclip-engine".into()).spawn(work);
@@ -48,6 +53,12 @@ fn message(panic: &(dyn std::any::Any + Send)) -> String {
 
 struct Worker {
     backend: Box<dyn Backend>,
+    /// Counts backends: frames prepared by the one before are prepared again.
+    epoch: u64,
+    /// Opens the backend that goes on when the device is lost.
+    fallback: Option<Load>,
+    /// Why the worker ends.
+    lost: Option<Arc<EngineError>>,
     texts: Texts,
     queue: Arc<Queue>,
 }
@@ -63,7 +74,40 @@ impl Worker {
                 Todo::Texts(prompts) => self.encode_texts(&prompts),
                 Todo::End => return,
             }
+            if self.lost.is_some() {
+                return;
+            }
         }
+    }
+
+    /// Whether another backend has taken the lost one's place, so that the work is worth another try.
+    fn recovered(&mut self, error: &BackendError) -> bool {
+        if !error.is_lost() {
+            return false;
+        }
+        let Some(load) = self.fallback.take() else { return false };
+        tracing::warn!("the CPU takes over: {error}");
+        match catch_unwind(AssertUnwindSafe(load)) {
+            Ok(Ok(backend)) => {
+                tracing::info!("engine ready again: {}", backend.describe());
+                self.backend = backend;
+                self.epoch += 1;
+                return true;
+            }
+            Ok(Err(why)) => tracing::error!("the CPU cannot take over: {why}"),
+            Err(panic) => tracing::error!("the CPU cannot take over: {}", message(panic.as_ref())),
+        }
+        false
+    }
+
+    /// The error as everybody is told it; a lost device ends the worker.
+    fn told(&mut self, error: BackendError) -> Arc<EngineError> {
+        let lost = error.is_lost();
+        let error = Arc::new(EngineError::from(error));
+        if lost {
+            self.lost.get_or_insert_with(|| error.clone());
+        }
+        error
     }
 
     fn encode_texts(&mut self, prompts: &Prompts) {
@@ -71,68 +115,94 @@ impl Worker {
         if missing.is_empty() {
             return;
         }
-        let encoded = self.backend.encode_text(&missing).and_then(|features| {
+        let mut encoded = self.backend.encode_text(&missing);
+        if let Err(error) = &encoded
+            && self.recovered(error)
+        {
+            encoded = self.backend.encode_text(&missing);
+        }
+        let counted = encoded.and_then(|features| {
             expect("text features", missing.len(), features.len())?;
             Ok(features)
         });
-        match encoded {
+        match counted {
             Ok(features) => {
                 for (prompt, features) in missing.into_iter().zip(features) {
                     self.texts.insert(prompt, features);
                 }
             }
-            Err(error) => self.queue.fail_texts(prompts, Arc::new(error.into())),
+            Err(error) => {
+                let error = self.told(error);
+                self.queue.fail_texts(prompts, error);
+            }
         }
     }
 
     fn score(&mut self, windows: Vec<Waiting>) {
         let queued: Vec<Duration> = windows.iter().map(|w| w.submitted.elapsed()).collect();
-        let mut answers: Vec<Answer> = match self.logits(&windows) {
+        let answers: Vec<Answer> = match self.recovering(&windows) {
             Ok(answers) => answers.into_iter().map(Ok).collect(),
             // One stream's bad window must not cost the others theirs.
-            Err(_) if windows.len() > 1 => {
-                let alone = windows.iter().map(|w| self.logits(std::slice::from_ref(w)));
+            Err(error) if windows.len() > 1 && !error.is_lost() => {
+                let alone = windows.iter().map(|w| self.recovering(std::slice::from_ref(w)));
                 alone.map(|one| one.map(|mut answers| answers.remove(0))).collect()
             }
-            Err(error) => vec![Err(error)],
+            Err(error) => {
+                let error = self.told(error);
+                windows.into_iter().for_each(|w| w.answer(Err(Dropped::Failed(error.clone()))));
+                return;
+            }
         };
-        for ((window, queued), answer) in windows.into_iter().zip(queued).zip(answers.drain(..)) {
+        for ((window, queued), answer) in windows.into_iter().zip(queued).zip(answers) {
             window.answer(match answer {
                 Ok((logits, inference)) => Ok(Scored { logits, queued, inference }),
-                Err(error) => Err(Dropped::Failed(Arc::new(error.into()))),
+                Err(error) => Err(Dropped::Failed(self.told(error))),
             });
+        }
+    }
+
+    /// As [`Worker::logits`]; by another backend if the device is lost meanwhile and there is one.
+    fn recovering(&mut self, windows: &[Waiting]) -> Result<Vec<(Vec<f32>, Duration)>, BackendError> {
+        match self.logits(windows) {
+            Err(error) if self.recovered(&error) => self.logits(windows),
+            done => done,
         }
     }
 
     /// One answer per window.
     fn logits(&mut self, windows: &[Waiting]) -> Result<Vec<(Vec<f32>, Duration)>, BackendError> {
         let begun = Instant::now();
+        let epoch = self.epoch;
+        let known = |frame: &Frame| -> Option<Prepared> {
+            let prepared = frame.prepared.lock().unwrap_or_else(|e| e.into_inner());
+            prepared.as_ref().filter(|(by, _)| *by == epoch).map(|(_, prepared)| prepared.clone())
+        };
         let frames = || windows.iter().flat_map(|w| &w.job().frames);
-        let fresh: Vec<&Arc<Frame>> = frames().filter(|frame| frame.prepared.get().is_none()).collect();
+        let fresh: Vec<&Arc<Frame>> = frames().filter(|frame| known(frame).is_none()).collect();
         if !fresh.is_empty() {
             let reduced: Vec<&Reduced> = fresh.iter().map(|frame| &frame.reduced).collect();
             let prepared = self.backend.prepare(&reduced)?;
             expect("prepared frames", fresh.len(), prepared.len())?;
             for (frame, prepared) in fresh.iter().zip(prepared) {
-                // Set already if the frame is in the window twice; the values are the same.
-                let _ = frame.prepared.set(prepared);
+                // Twice if the frame is in the window twice; the values are the same.
+                *frame.prepared.lock().unwrap_or_else(|e| e.into_inner()) = Some((epoch, prepared));
             }
         }
         let clips: Vec<Vec<Prepared>> = windows
             .iter()
-            .map(|w| w.job().frames.iter().filter_map(|frame| frame.prepared.get().cloned()).collect())
+            .map(|w| w.job().frames.iter().filter_map(|frame| known(frame)).collect())
             .collect();
-        let clips: Vec<&[Prepared]> = clips.iter().map(Vec::as_slice).collect();
-        let features = self.backend.encode(&clips)?;
-        expect("clip features", windows.len(), features.len())?;
+        let texts = |w: &Waiting| {
+            self.texts.get(&w.job().prompts).expect("`next` gives windows with complete texts only").clone()
+        };
+        let texts: Vec<Arc<[TextFeatures]>> = windows.iter().map(texts).collect();
+        let pairs: Vec<(&[Prepared], &[TextFeatures])> =
+            clips.iter().zip(&texts).map(|(clip, texts)| (clip.as_slice(), &**texts)).collect();
+        let logits = self.backend.score(&pairs)?;
+        expect("rows of logits", windows.len(), logits.len())?;
         let mut answers = Vec::with_capacity(windows.len());
-        for (window, features) in windows.iter().zip(&features) {
-            let prompts = &window.job().prompts;
-            let texts = self.texts.get(prompts).expect("`next` gives windows with complete texts only");
-            let mut rows = self.backend.compare(&[features], texts)?;
-            expect("rows of logits", 1, rows.len())?;
-            let logits = rows.remove(0);
-            expect("logits", prompts.len(), logits.len())?;
+        for (window, logits) in windows.iter().zip(logits) {
+            expect("logits", window.job().prompts.len(), logits.len())?;
             if logits.iter().any(|x| !x.is_finite()) {
                 return Err(BackendError::NotFinite { what: "logits" });
             }
@@ -140,11 +210,4 @@ impl Worker {
         }
         Ok(answers)
     }
-}
-
-fn expect(what: &'static str, expected: usize, found: usize) -> Result<(), BackendError> {
-    if expected == found {
-        return Ok(());
-    }
-    Err(BackendError::Shape { what: what.into(), expected: expected.to_string(), found: found.to_string() })
 }

@@ -1,5 +1,8 @@
 //! The gate of one label: window probabilities in, at most one step of an event out.
 //!
+//! An event is a stretch over offset that reaches onset: it starts and ends where the score passes offset.
+//! What is older than the window that passed onset is no part of it: a score that hovers says little.
+//!
 //! Invariants: start, updates and end share an id and count seq 1, 2, …; at most one event is open;
 //! start ≤ detected and start ≤ end. Time is stream time.
 
@@ -56,13 +59,20 @@ pub struct Hysteresis {
 #[derive(Clone, Debug)]
 enum State {
     Idle,
-    /// Over onset, not for `min_duration_on` yet.
+    /// Over offset since the middle of this window, or over onset, not for `min_duration_on` yet.
     Rising {
-        start: Stamp,
-        since: Duration,
-        peak: f32,
+        first: Stamp,
+        onset: Option<Onset>,
     },
     Open(Open),
+}
+
+/// Where the score passed onset: what the start will be, and that window's end.
+#[derive(Clone, Copy, Debug)]
+struct Onset {
+    start: Stamp,
+    since: Duration,
+    peak: f32,
 }
 
 #[derive(Clone, Debug)]
@@ -155,22 +165,33 @@ impl Hysteresis {
             (open.sent_peak, open.sent_at) = (open.peak, now);
             return Some(open.step(Phase::Update, Reason::Peak, score, None));
         }
-        if score < onset {
+        if score < offset {
             self.state = State::Idle;
             return None;
         }
-        let (start, since, peak) = match self.state {
-            State::Rising { start, since, peak } => (start, since, peak.max(score)),
+        let (first, passed) = match self.state {
+            State::Rising { first, onset } => (first, onset),
             _ => {
-                let start = window.middle();
-                if self.cooling(start.stream_time, now) {
+                let middle = window.middle();
+                if self.cooling(middle.stream_time, now) {
                     return None;
                 }
-                (start, now, score)
+                (middle, None)
+            }
+        };
+        if score < onset {
+            self.state = State::Rising { first, onset: None };
+            return None;
+        }
+        let Onset { start, since, peak } = match passed {
+            Some(passed) => Onset { peak: passed.peak.max(score), ..passed },
+            None => {
+                let old = first.stream_time < window.first.stream_time;
+                Onset { start: if old { window.first } else { first }, since: now, peak: score }
             }
         };
         if now.saturating_sub(since) < min_duration_on {
-            self.state = State::Rising { start, since, peak };
+            self.state = State::Rising { first, onset: Some(Onset { start, since, peak }) };
             return None;
         }
         let (detected, sent_peak, sent_at) = (window.last, peak, now);
@@ -233,11 +254,11 @@ mod tests {
     }
 
     #[test]
-    fn event_starts_in_the_middle_of_the_first_window_over_onset() {
+    fn an_event_is_told_when_its_score_reaches_onset() {
         let found = steps(&mut Hysteresis::new(plain()), &[0.1, 0.59, 0.6]);
         let [(at, step)] = &found[..] else { panic!("{found:?}") };
         assert_eq!((*at, step.phase, step.reason, step.seq), (3000, Phase::Start, Reason::Onset, 1));
-        assert_eq!((ms(step.start), ms(step.detected)), (2000, 3000));
+        assert_eq!((ms(step.start), ms(step.detected)), (1500, 3000));
         assert_eq!(step.id.get_version_num(), 7);
     }
 
@@ -252,6 +273,24 @@ mod tests {
     }
 
     #[test]
+    fn an_event_starts_where_its_rise_passed_offset_but_within_the_window_that_passed_onset() {
+        // Windows at 2 s, 2.5 s, …; their middles are 1 s before.
+        for (scores, detected, start) in [
+            (&[0.1, 0.45, 0.5, 0.9][..], 3500, 1500),
+            (&[0.45, 0.1, 0.5, 0.9][..], 3500, 2000),
+            (&[0.1, 0.1, 0.9][..], 3000, 2000),
+            // Hovering since 1 s: the window that passed onset begins at 3 s.
+            (&[0.45, 0.45, 0.45, 0.45, 0.45, 0.45, 0.9][..], 5000, 3000),
+        ] {
+            let found = steps(&mut Hysteresis::new(plain()), scores);
+            let [(at, step)] = &found[..] else { panic!("{found:?}") };
+            assert_eq!((u128::from(*at), ms(step.start)), (detected, start), "{scores:?}");
+            assert_eq!(ms(step.detected), detected);
+            assert_eq!(step.peak, 0.9);
+        }
+    }
+
+    #[test]
     fn a_dip_shorter_than_min_duration_off_is_merged() {
         let settings = GateSettings { min_duration_off: Duration::from_millis(1000), ..plain() };
         let found = steps(&mut Hysteresis::new(settings), &[0.9, 0.1, 0.1, 0.5, 0.1, 0.1, 0.9]);
@@ -259,7 +298,7 @@ mod tests {
     }
 
     #[test]
-    fn an_event_confirmed_late_still_starts_at_the_first_window_over_onset() {
+    fn an_event_confirmed_late_still_starts_where_its_rise_began() {
         let settings = GateSettings { min_duration_on: Duration::from_millis(1000), ..plain() };
         let found = steps(&mut Hysteresis::new(settings), &[0.9, 0.9, 0.1, 0.7, 0.9, 0.8]);
         let [(at, step)] = &found[..] else { panic!("{found:?}") };

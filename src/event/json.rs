@@ -47,7 +47,7 @@ pub struct Record {
     /// Highest smoothed probability so far.
     #[schemars(range(min = 0.0, max = 1.0))]
     pub peak: f32,
-    /// Middle of the first window over onset.
+    /// Middle of the first window over offset, of those that led over onset.
     pub start: StampRecord,
     /// Last frame of the window that confirmed the start.
     pub detected: StampRecord,

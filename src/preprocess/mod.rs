@@ -17,6 +17,7 @@
 //! columns, vertically between two luma rows. Transfer functions and primaries are left as they are.
 
 mod convert;
+pub mod device;
 mod filter;
 mod layout;
 mod reduce;

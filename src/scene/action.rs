@@ -55,10 +55,27 @@ impl Action {
                 "standing there",
                 "standing without moving",
             ],
-            Walk => {
-                &["walking", "taking a walk", "strolling", "going on foot", "walking along", "walking slowly"]
-            }
-            Run => &["running", "jogging", "sprinting", "running fast", "jogging fast", "running along"],
+            Walk => &[
+                "walking",
+                "taking a walk",
+                "strolling",
+                "going on foot",
+                "walking along",
+                "walking slowly",
+                "going slowly",
+                "out for a walk",
+            ],
+            Run => &[
+                "running",
+                "jogging",
+                "sprinting",
+                "running fast",
+                "jogging fast",
+                "running along",
+                "going fast",
+                "moving fast",
+                "going for a run",
+            ],
             Jump => &["jumping", "jumping up and down", "hopping", "leaping up", "leaping", "jumping high"],
             Wave => &[
                 "waving",
@@ -189,29 +206,30 @@ impl Action {
         }
     }
 
-    /// Phrases never used in training: known words in a new order.
+    /// Phrases never used in training: known words in a new order. The first was looked at when phrasings to
+    /// train were chosen, the second was not.
     pub fn held_out_phrasings(self) -> &'static [&'static str] {
         match self {
-            Stand => &["standing there upright"],
-            Walk => &["going for a walk"],
-            Run => &["going fast on foot"],
-            Jump => &["hopping up and down"],
-            Wave => &["waving with a hand up"],
-            Fall => &["collapsing to the ground"],
-            Lie => &["resting on the ground"],
-            Sit => &["taking a seat on a chair"],
-            Crouch => &["squatting down low"],
-            Climb => &["climbing up a fence"],
-            Throw => &["tossing a ball up"],
-            Kick => &["shooting the ball with a foot"],
-            Dribble => &["dribbling the ball"],
-            Carry => &["walking holding a box"],
-            RaiseArms => &["raising both hands up"],
-            Dance => &["doing a dance to music"],
-            Fight => &["boxing each other"],
-            Hug => &["embracing each other"],
-            ShakeHands => &["giving each other a handshake"],
-            Empty => &["a scene with no one"],
+            Stand => &["standing there upright", "just standing around"],
+            Walk => &["going for a walk", "strolling along"],
+            Run => &["going fast on foot", "sprinting along"],
+            Jump => &["hopping up and down", "leaping high"],
+            Wave => &["waving with a hand up", "waving with one hand"],
+            Fall => &["collapsing to the ground", "collapsing to the floor"],
+            Lie => &["resting on the ground", "lying still on the floor"],
+            Sit => &["taking a seat on a chair", "sitting still on a chair"],
+            Crouch => &["squatting down low", "squatting low"],
+            Climb => &["climbing up a fence", "going up and over a fence"],
+            Throw => &["tossing a ball up", "pitching the ball"],
+            Kick => &["shooting the ball with a foot", "kicking a ball with the foot"],
+            Dribble => &["dribbling the ball", "bouncing the ball on the ground"],
+            Carry => &["walking holding a box", "going on foot with a box"],
+            RaiseArms => &["raising both hands up", "holding both arms in the air"],
+            Dance => &["doing a dance to music", "doing a dance to the music"],
+            Fight => &["boxing each other", "punching and fighting"],
+            Hug => &["embracing each other", "having a hug with each other"],
+            ShakeHands => &["giving each other a handshake", "doing a handshake with each other"],
+            Empty => &["a scene with no one", "nobody in the scene"],
         }
     }
 

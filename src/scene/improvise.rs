@@ -21,9 +21,7 @@ pub(super) fn script(seed: u64, duration: Duration, actions: &[Action], look: Lo
     while writer.time < total && !actions.is_empty() {
         if deck.is_empty() {
             deck = actions.to_vec();
-            for i in (1..deck.len()).rev() {
-                deck.swap(i, writer.random.below(i + 1));
-            }
+            writer.random.shuffle(&mut deck);
             // The same action twice in a row would look like one long segment.
             if deck.len() > 1 && deck.last().copied() == last {
                 deck.rotate_left(1);

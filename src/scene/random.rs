@@ -60,6 +60,13 @@ impl Random {
     pub fn pick<T: Copy>(&mut self, choices: &[T]) -> T {
         choices[self.below(choices.len())]
     }
+
+    /// Every order alike (Fisher, Yates), from the last place down.
+    pub fn shuffle<T>(&mut self, items: &mut [T]) {
+        for i in (1..items.len()).rev() {
+            items.swap(i, self.below(i + 1));
+        }
+    }
 }
 
 fn mix(mut z: u64) -> u64 {
@@ -79,6 +86,19 @@ mod tests {
         let mut again = Random::new(7);
         assert_eq!(drawn, (0..3).map(|_| again.bits()).collect::<Vec<_>>());
         assert_ne!(drawn[0], Random::fork(7, 1).bits());
+    }
+
+    #[test]
+    fn a_shuffle_loses_nothing_and_gives_every_order() {
+        let mut random = Random::new(3);
+        let mut orders = std::collections::BTreeSet::new();
+        for _ in 0..200 {
+            let mut items = [1, 2, 3, 4];
+            random.shuffle(&mut items);
+            orders.insert(items);
+        }
+        assert_eq!(orders.len(), 24);
+        assert!(orders.iter().all(|order| order.iter().sum::<i32>() == 10));
     }
 
     #[test]

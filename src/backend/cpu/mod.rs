@@ -56,7 +56,7 @@ use self::layer_norm::LayerNorm;
 use self::linear::{Format, Linear};
 use self::load::Loader;
 use self::vision::{Frame, Window};
-use super::{Backend, BackendError, ClipFeatures, Precision, Prepared, TextFeatures, Trace, emit};
+use super::{Backend, BackendError, ClipFeatures, Device, Precision, Prepared, TextFeatures, Trace, emit};
 use crate::model::{Config, Model};
 use crate::preprocess::{Reduced, Rule};
 
@@ -133,6 +133,10 @@ impl CpuBackend {
         let cpu = Cpu::new(isa, threads);
         let format = match precision {
             Precision::F32 => Format::F32,
+            Precision::F16 => {
+                let available = "auto, f32 or int8";
+                return Err(BackendError::PrecisionOnDevice { precision, device: Device::Cpu, available });
+            }
             Precision::Int8 => Format::Int8,
             Precision::Auto if isa.has_vnni() => Format::Int8,
             Precision::Auto => Format::F32,

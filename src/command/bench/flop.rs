@@ -15,7 +15,7 @@ impl Flop<'_> {
     }
 
     /// Block 1's queries, keys and values of one frame's own rows.
-    fn projected(&self) -> f64 {
+    pub fn projected(&self) -> f64 {
         let Config { vision, .. } = self.config;
         let ahead = if vision.layers > 1 { 6 } else { 0 };
         (ahead * (self.config.patches() + 1) * vision.width * vision.width) as f64

@@ -1,6 +1,8 @@
 //! `xclipd bench`: prepare, encode, compare and text of a checkpoint, under this machine's measured peak.
 
 mod flop;
+#[cfg(all(feature = "cuda", unix))]
+mod gpu;
 mod memory;
 mod serve;
 pub mod subject;
@@ -89,6 +91,11 @@ pub struct Report {
 
 /// Times the stages and writes the table, or JSON.
 pub fn run(options: &Options, out: &mut dyn Write) -> anyhow::Result<()> {
+    check(options)?;
+    #[cfg(all(feature = "cuda", unix))]
+    if let Some(ordinal) = gpu::meant(options) {
+        return gpu::run(options, ordinal, out);
+    }
     let report = measure(options)?;
     if options.json {
         writeln!(out, "{}", serde_json::to_string_pretty(&report)?)?;
@@ -139,7 +146,7 @@ fn measure_one(options: &Options, precision: Precision, subject: &mut Subject) -
     let roof = Roof::measure(options.threads);
     let (registers, product) = match subject.backend.precision() {
         Precision::Int8 => (roof.dot, roof.gemm_int8),
-        Precision::F32 | Precision::Auto => (roof.fma, roof.gemm),
+        Precision::F32 | Precision::F16 | Precision::Auto => (roof.fma, roof.gemm),
     };
     let mut rounds = Vec::with_capacity(options.rounds);
     for round in 0..options.rounds + 2 {

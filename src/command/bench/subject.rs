@@ -12,7 +12,7 @@ use crate::model::{Config, Model, ModelError, layout, published, recipe};
 use crate::preprocess::{Geometry, Reduced, Rule};
 
 /// Tokens of the prompts: a short phrase with start and end token.
-const TOKENS: usize = 8;
+pub const TOKENS: usize = 8;
 
 pub struct Subject {
     pub config: Config,
@@ -47,8 +47,8 @@ impl Subject {
         let (config, backend, model): (Config, Box<dyn Backend>, _) = match &options.source {
             Source::Published(name) => {
                 let config = published_config(name, options)?;
-                let backend = synthetic(&config, Isa::best(), options.threads, precision)?;
-                (config, Box::new(backend), None)
+                let backend = synthetic_on(&config, options.device, options.threads, precision)?;
+                (config, backend, None)
             }
             Source::Checkpoint(name) => {
                 let model = Model::open(name, options.heads)?;
@@ -104,13 +104,58 @@ impl Subject {
     }
 }
 
-fn published_config(name: &str, options: &Options) -> anyhow::Result<Config> {
-    let (Device::Auto | Device::Cpu) = options.device;
+pub fn published_config(name: &str, options: &Options) -> anyhow::Result<Config> {
     let Some(json) = published::config_json(name) else {
         let known = published::NAMES.join(", ");
         bail!("no published configuration is called `{name}`; there are {known}");
     };
     Ok(Config::parse(name, json.as_bytes(), options.heads)?)
+}
+
+/// As `backend::open`, with weights of the portable recipe.
+fn synthetic_on(
+    config: &Config,
+    device: Device,
+    threads: usize,
+    precision: Precision,
+) -> Result<Box<dyn Backend>, BackendError> {
+    backend::check(device, precision)?;
+    let gpu = match device {
+        Device::Cpu => None,
+        Device::Cuda(ordinal) => Some(ordinal),
+        Device::Auto => first_gpu().filter(|_| matches!(precision, Precision::Auto | Precision::F16)),
+    };
+    match gpu {
+        None => Ok(Box::new(synthetic(config, Isa::best(), threads, precision)?)),
+        Some(ordinal) => on_gpu(config, ordinal),
+    }
+}
+
+#[cfg(all(feature = "cuda", unix))]
+fn first_gpu() -> Option<usize> {
+    backend::cuda::probe(0).is_ok().then_some(0)
+}
+
+#[cfg(not(all(feature = "cuda", unix)))]
+fn first_gpu() -> Option<usize> {
+    None
+}
+
+#[cfg(all(feature = "cuda", unix))]
+fn on_gpu(config: &Config, ordinal: usize) -> Result<Box<dyn Backend>, BackendError> {
+    Ok(Box::new(synthetic_cuda(config, ordinal)?))
+}
+
+#[cfg(not(all(feature = "cuda", unix)))]
+fn on_gpu(_: &Config, ordinal: usize) -> Result<Box<dyn Backend>, BackendError> {
+    Err(BackendError::NotBuilt(Device::Cuda(ordinal)))
+}
+
+/// A backend on a GPU with weights of the portable recipe; nothing is read from disk.
+#[cfg(all(feature = "cuda", unix))]
+pub fn synthetic_cuda(config: &Config, ordinal: usize) -> Result<backend::cuda::CudaBackend, BackendError> {
+    let mut source = |name: &str, shape: &[usize]| Ok::<_, ModelError>(recipe::tensor(name, shape));
+    backend::cuda::CudaBackend::from_source(config, &rule(config), ordinal, &mut source)
 }
 
 /// A backend with weights of the portable recipe; nothing is read from disk.
@@ -120,15 +165,19 @@ pub fn synthetic(
     threads: usize,
     precision: Precision,
 ) -> Result<CpuBackend, BackendError> {
+    let mut source = |name: &str, shape: &[usize]| Ok::<_, ModelError>(recipe::tensor(name, shape));
+    CpuBackend::from_source(config, &rule(config), isa, threads, precision, &mut source)
+}
+
+/// Pre-processing as the published checkpoints have it.
+pub fn rule(config: &Config) -> Rule {
     let size = config.image_size as u32;
-    let rule = Rule {
+    Rule {
         size,
         geometry: Geometry::ShortestEdge { short: size },
         mean: [0.485, 0.456, 0.406],
         std: [0.229, 0.224, 0.225],
-    };
-    let mut source = |name: &str, shape: &[usize]| Ok::<_, ModelError>(recipe::tensor(name, shape));
-    CpuBackend::from_source(config, &rule, isa, threads, precision, &mut source)
+    }
 }
 
 /// `n` prompts of `tokens` ids, start and end token included, all different.

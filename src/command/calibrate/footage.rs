@@ -88,14 +88,13 @@ impl Footage {
         Ok(Self { videos, known: known.into_iter().collect() })
     }
 
-    /// Plays every video through the element, with the labels of `file`.
+    /// Plays every video through the element with `labels`, which `file` says.
     ///
     /// # Errors
     /// A video that cannot be decoded, or none that is as long as a window.
-    pub fn play(&mut self, arguments: &Calibrate, file: &Path) -> Result<(), CommandError> {
-        let labels = Labels::read(file)
-            .map_err(|error| CommandError::unusable("the label file as written", error.to_string(), ""))?;
-        let names: Vec<String> = labels.labels.into_iter().map(|label| label.name).collect();
+    pub fn play(&mut self, arguments: &Calibrate, labels: &Labels, file: &Path) -> Result<(), CommandError> {
+        let names: Vec<String> = labels.labels.iter().map(|label| label.name.clone()).collect();
+        let _loaded = Loaded::new(detector(arguments, file)?);
         let bar = ProgressBar::new(self.videos.len() as u64);
         for video in &mut self.videos {
             video.recording = play(arguments, &video.path, file, &names)?;
@@ -115,17 +114,42 @@ impl Footage {
     }
 }
 
+/// A detector that waits. Elements of one checkpoint share it while there is one: else every video would
+/// load it anew.
+struct Loaded(gst::Element);
+
+impl Loaded {
+    fn new(detect: gst::Element) -> Self {
+        // What is wrong with it, the first video tells.
+        let _ = detect.set_state(gst::State::Paused);
+        Self(detect)
+    }
+}
+
+impl Drop for Loaded {
+    fn drop(&mut self) {
+        let _ = self.0.set_state(gst::State::Null);
+    }
+}
+
+/// All videos of a folder and of the folders in it, in order of their names.
 fn videos(path: &Path) -> Result<Vec<PathBuf>, CommandError> {
-    let failed = |source| CommandError::Io { path: path.to_path_buf(), source };
     if path.is_file() {
         return Ok(vec![path.to_path_buf()]);
     }
-    let mut found = Vec::new();
-    for entry in std::fs::read_dir(path).map_err(failed)? {
-        let path = entry.map_err(failed)?.path();
-        let extension = path.extension().and_then(|extension| extension.to_str()).unwrap_or_default();
-        if KINDS.contains(&extension.to_ascii_lowercase().as_str()) {
-            found.push(path);
+    let (mut found, mut folders) = (Vec::new(), vec![path.to_path_buf()]);
+    while let Some(folder) = folders.pop() {
+        let failed = |source| CommandError::Io { path: folder.clone(), source };
+        for entry in std::fs::read_dir(&folder).map_err(failed)? {
+            let entry = entry.map_err(failed)?;
+            let path = entry.path();
+            let extension = path.extension().and_then(|extension| extension.to_str()).unwrap_or_default();
+            // Not through links: they may lead back.
+            if entry.file_type().map_err(failed)?.is_dir() {
+                folders.push(path);
+            } else if KINDS.contains(&extension.to_ascii_lowercase().as_str()) {
+                found.push(path);
+            }
         }
     }
     found.sort();
@@ -152,8 +176,14 @@ fn truths(path: &Path, videos: &[PathBuf]) -> Result<BTreeMap<PathBuf, Vec<Span>
             (None, [only]) => only,
             (None, _) => return Err(fault("has no `file`".into(), "say which video it speaks of")),
             (Some(file), _) => {
+                let mut fitting = videos.iter().filter(named);
                 let unknown = || fault(format!("`{file}` is no video of the footage"), "check its name");
-                videos.iter().find(named).ok_or_else(unknown)?
+                let video = fitting.next().ok_or_else(unknown)?;
+                if let Some(other) = fitting.next() {
+                    let problem = format!("`{file}` may be {} or {}", video.display(), other.display());
+                    return Err(fault(problem, "write it with its folder"));
+                }
+                video
             }
         };
         if !(line.start >= 0.0 && line.end > line.start) {
@@ -177,11 +207,16 @@ fn play(
     let decode = decoder(&convert)?;
     pipeline.add_many([&source, &decode, &convert])?;
     source.link(&decode)?;
+    let detect = detector(arguments, labels)?;
+    watch(&pipeline, &convert, &detect, names, &path.display().to_string())
+}
+
+fn detector(arguments: &Calibrate, labels: &Path) -> Result<gst::Element, CommandError> {
     let detect = make("xclipdetect", &[("model", &arguments.model), ("labels-file", &text(labels)?)])?;
     for (name, value) in &arguments.set {
         set_property(&detect, name, value)?;
     }
-    watch(&pipeline, &convert, &detect, names, &path.display().to_string())
+    Ok(detect)
 }
 
 /// GStreamer's properties are UTF-8.

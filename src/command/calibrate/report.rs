@@ -7,7 +7,7 @@ use plotters::prelude::*;
 use super::fit::Fit;
 use super::footage::Footage;
 use crate::command::table::{Align, Table};
-use crate::command::{CommandError, say};
+use crate::command::{CommandError, plot, say};
 
 pub fn print(fit: &Fit, footage: &Footage) -> Result<(), CommandError> {
     say!("{} videos, {:.2} hours", footage.videos.len(), footage.hours());
@@ -67,60 +67,37 @@ pub fn print(fit: &Fit, footage: &Footage) -> Result<(), CommandError> {
     Ok(())
 }
 
-type Fault = Box<dyn std::error::Error>;
-
 /// `precision-recall.svg` and, with truth, `reliability.svg`.
 pub fn draw(fit: &Fit, folder: &Path) -> Result<(), CommandError> {
     std::fs::create_dir_all(folder)
         .map_err(|source| CommandError::Io { path: folder.to_path_buf(), source })?;
-    let file = |name: &str, draw: &dyn Fn(&Path) -> Result<(), Fault>| {
-        let path = folder.join(name);
-        draw(&path)
-            .map_err(|fault| CommandError::unusable(path.display().to_string(), fault.to_string(), ""))?;
+    let path = folder.join("precision-recall.svg");
+    precision_recall(fit, &path)?;
+    say!("written: {}", path.display());
+    if let Some((_, old, new)) = &fit.reliability {
+        let path = folder.join("reliability.svg");
+        plot::reliability(&path, &[("before", old), ("after", new)])?;
         say!("written: {}", path.display());
-        Ok::<(), CommandError>(())
-    };
-    file("precision-recall.svg", &|path| precision_recall(fit, path))?;
-    if fit.reliability.is_some() {
-        file("reliability.svg", &|path| reliability(fit, path))?;
     }
     Ok(())
 }
 
 /// A line for each label with truth; the chosen onset is the large point.
-fn precision_recall(fit: &Fit, path: &Path) -> Result<(), Fault> {
-    let root = SVGBackend::new(path, (720, 540)).into_drawing_area();
-    root.fill(&WHITE)?;
-    let mut chart = ChartBuilder::on(&root)
-        .caption("events: precision over recall, by onset", ("sans-serif", 16))
-        .margin(12)
-        .x_label_area_size(36)
-        .y_label_area_size(48)
-        .build_cartesian_2d(-0.02..1.02, -0.02..1.02)?;
-    chart.configure_mesh().light_line_style(TRANSPARENT).x_desc("recall").y_desc("precision").draw()?;
-    for (index, threshold) in fit.thresholds.iter().filter(|threshold| threshold.known).enumerate() {
-        let colour = Palette99::pick(index).to_rgba();
-        let points = threshold.curve.iter().filter(|(_, figures)| figures.events > 0);
-        let line = points.map(|(_, figures)| (figures.recall(), figures.precision()));
-        chart
-            .draw_series(LineSeries::new(line, colour.stroke_width(2)).point_size(2))?
-            .label(format!("{} ({:.2})", threshold.label, threshold.onset))
-            .legend(move |(x, y)| PathElement::new([(x, y), (x + 16, y)], colour));
-        let place = (threshold.after.recall(), threshold.after.precision());
-        chart.draw_series([Circle::new(place, 6, colour.filled())])?;
-    }
-    chart
-        .configure_series_labels()
-        .position(SeriesLabelPosition::LowerLeft)
-        .background_style(WHITE.mix(0.8))
-        .border_style(BLACK)
-        .draw()?;
-    root.present()?;
-    Ok(())
-}
-
-/// How often a score was true, before and after.
-fn reliability(fit: &Fit, path: &Path) -> Result<(), Fault> {
-    let Some((_, old, new)) = &fit.reliability else { return Ok(()) };
-    crate::command::plot::reliability(path, &[("before", old), ("after", new)])
+fn precision_recall(fit: &Fit, path: &Path) -> Result<(), CommandError> {
+    plot::svg(path, (720 + plot::LEGEND, 540), |root| {
+        let (left, right) = root.split_horizontally(720);
+        let title = "events: precision over recall, by onset";
+        let mut chart = plot::axes(&left, title, ("recall", -0.02..1.02), ("precision", -0.02..1.02))?;
+        let mut names = Vec::new();
+        for (index, threshold) in fit.thresholds.iter().filter(|threshold| threshold.known).enumerate() {
+            let colour = Palette99::pick(index).to_rgba();
+            let points = threshold.curve.iter().filter(|(_, figures)| figures.events > 0);
+            let line = points.map(|(_, figures)| (figures.recall(), figures.precision()));
+            chart.draw_series(LineSeries::new(line, colour.stroke_width(2)).point_size(2))?;
+            let place = (threshold.after.recall(), threshold.after.precision());
+            chart.draw_series([Circle::new(place, 6, colour.filled())])?;
+            names.push((format!("{} ({:.2})", threshold.label, threshold.onset), colour));
+        }
+        plot::legend(&right, &names)
+    })
 }

@@ -23,7 +23,8 @@ pub struct Tally {
     clips: usize,
     top1: usize,
     top5: [usize; ACTIONS],
-    held_out: usize,
+    /// By each of an action's two phrasings never trained.
+    held_out: [usize; 2],
     /// Scores of the true labels over onset, and of the other labels under offset.
     present: usize,
     absent: usize,
@@ -88,32 +89,46 @@ pub fn measure(judge: &mut Judge, arguments: &Eval) -> Result<f64, CommandError>
             confusion::draw(&path, world.name, &tally.confusion)?;
             write_table(&path.with_extension("csv"), &tally.confusion)?;
         }
-        plain.get_or_insert(share(tally.top1, tally.clips));
+        plain.get_or_insert(tally.top1());
     }
     Ok(plain.unwrap_or(0.0))
 }
 
 fn measure_world(judge: &mut Judge, arguments: &Eval, world: &World) -> Result<Tally, CommandError> {
-    let held_out = Action::ALL.map(|action| action.held_out_phrasings()[0]);
+    let (hardness, hard, company) = (world.hardness, world.hard, world.company);
+    let options = ClipOptions { hardness, hard, company, ..judge.options() };
+    tally(judge, arguments.seed, arguments.clips, &options, |_, _| ())
+}
+
+/// What `count` clips from `seed` on give. `spoil` may change a clip's frames (T × S × S × 3 bytes) before
+/// they are seen; it knows the clip's number.
+pub fn tally(
+    judge: &mut Judge,
+    first: u64,
+    count: u32,
+    options: &ClipOptions,
+    spoil: impl Fn(&mut [u8], u64),
+) -> Result<Tally, CommandError> {
+    let held_out = |which: usize| Action::ALL.map(|action| action.held_out_phrasings()[which]);
     let background = judge.background().to_vec();
     let prompts: Vec<&str> = Action::ALL
         .map(Action::label)
         .into_iter()
-        .chain(held_out)
+        .chain(held_out(0))
+        .chain(held_out(1))
         .chain(background.iter().map(String::as_str))
         .collect();
     let scorer = judge.scorer(ACTIONS, prompts.len());
     let prompts = judge.texts(&prompts)?;
-    let (hardness, hard, company) = (world.hardness, world.hard, world.company);
-    let options = ClipOptions { hardness, hard, company, ..judge.options() };
     let mut tally = Tally {
         confusion: vec![[0; ACTIONS]; ACTIONS],
         scores: vec![Vec::new(); ACTIONS],
         ..Tally::default()
     };
-    let bar = ProgressBar::new(arguments.clips.into());
-    for seed in 0..u64::from(arguments.clips) {
-        let clip = clip(arguments.seed.wrapping_add(seed), &options);
+    let bar = ProgressBar::new(count.into());
+    for number in 0..u64::from(count) {
+        let mut clip = clip(first.wrapping_add(number), options);
+        spoil(&mut clip.frames, number);
         let features = judge.watch(&clip.frames)?;
         let logits = judge.compare(&features, &prompts)?;
         tally.add(&clip, &logits, &scorer.probabilities(&logits));
@@ -124,12 +139,26 @@ fn measure_world(judge: &mut Judge, arguments: &Eval, world: &World) -> Result<T
 }
 
 impl Tally {
+    /// Share of the clips in which the best label is true.
+    pub fn top1(&self) -> f64 {
+        share(self.top1, self.clips)
+    }
+
+    /// Share of the true labels that score over onset, and of the others that score under offset.
+    pub fn passed(&self) -> (f64, f64) {
+        (share(self.present, self.labels[1]), share(self.absent, self.labels[0]))
+    }
+
+    pub fn calibration_error(&self) -> f64 {
+        self.reliability.error()
+    }
+
     /// With two people either action is right, and the clip is counted in the row of the first person's.
     fn add(&mut self, clip: &Clip, logits: &[f32], probabilities: &[f32]) {
         let truth = clip.action.index();
         let other = clip.other.map(|(action, _)| action.index());
         let is_true = |label: usize| label == truth || Some(label) == other;
-        let (labels, held_out) = (&logits[..ACTIONS], &logits[ACTIONS..2 * ACTIONS]);
+        let (labels, held_out) = (&logits[..ACTIONS], &logits[ACTIONS..3 * ACTIONS]);
         let best = |values: &[f32]| {
             let mut order: Vec<usize> = (0..ACTIONS).collect();
             order.sort_by(|&a, &b| values[b].total_cmp(&values[a]));
@@ -140,7 +169,9 @@ impl Tally {
         let right = is_true(order[0]);
         self.top1 += usize::from(right);
         self.top5[truth] += usize::from(order[..5].iter().any(|&label| is_true(label)));
-        self.held_out += usize::from(is_true(best(held_out)[0]));
+        for (right, phrasing) in self.held_out.iter_mut().zip(held_out.chunks(ACTIONS)) {
+            *right += usize::from(is_true(best(phrasing)[0]));
+        }
         for (label, &p) in probabilities.iter().enumerate().take(ACTIONS) {
             let true_label = is_true(label);
             self.labels[usize::from(true_label)] += 1;
@@ -164,16 +195,16 @@ pub fn share(count: usize, all: usize) -> f64 {
 fn print_tally(world: &str, tally: &Tally) -> Result<(), CommandError> {
     let clips = tally.clips;
     say!(
-        "\n{world}, {clips} clips: top-1 {:.3}, top-5 {:.3} of {ACTIONS} labels; held-out phrasings top-1 {:.3}",
-        share(tally.top1, clips),
+        "\n{world}, {clips} clips: top-1 {:.3}, top-5 {:.3} of {ACTIONS} labels; held-out phrasings top-1 {:.3} and {:.3}",
+        tally.top1(),
         share(tally.top5.iter().sum(), clips),
-        share(tally.held_out, clips),
+        share(tally.held_out[0], clips),
+        share(tally.held_out[1], clips),
     );
+    let (present, absent) = tally.passed();
     say!(
-        "score of the true label over 0.6: {:.3}; of the others under 0.4: {:.3}; calibration error {:.3}",
-        share(tally.present, tally.labels[1]),
-        share(tally.absent, tally.labels[0]),
-        tally.reliability.error(),
+        "score of the true label over 0.6: {present:.3}; of the others under 0.4: {absent:.3}; calibration error {:.3}",
+        tally.calibration_error(),
     );
     if tally.company[0] > 0 {
         let [clips, both] = tally.company;
@@ -245,7 +276,7 @@ mod tests {
     #[test]
     fn either_of_two_actions_is_right_and_a_third_is_not() {
         let mut tally = tally();
-        let mut logits = vec![0.0; 2 * ACTIONS];
+        let mut logits = vec![0.0; 3 * ACTIONS];
         logits[Action::Wave.index()] = 1.0;
         let scores = vec![0.0; ACTIONS];
         for (action, other) in

@@ -26,13 +26,35 @@ pub struct Judge {
     pub fingerprint: String,
     model: Model,
     backend: Box<dyn Backend>,
+    competition: Competition,
+    background: Vec<String>,
 }
 
 impl Judge {
     pub fn new(name: &str, precision: Precision, threads: usize) -> Result<Self, CommandError> {
+        Self::on(name, Device::Auto, precision, threads)
+    }
+
+    pub fn on(
+        name: &str,
+        device: Device,
+        precision: Precision,
+        threads: usize,
+    ) -> Result<Self, CommandError> {
         let model = Model::open(name, Heads::Hf)?;
-        let backend = backend::open(&model, Device::Auto, precision, threads)?;
-        Ok(Self { fingerprint: model.fingerprint().to_string(), model, backend })
+        let backend = backend::open(&model, device, precision, threads)?;
+        Ok(Self::of(model, backend))
+    }
+
+    fn of(model: Model, backend: Box<dyn Backend>) -> Self {
+        let (fingerprint, background) = (model.fingerprint().to_string(), model.extra.background.clone());
+        Self { fingerprint, model, backend, competition: Competition::default(), background }
+    }
+
+    /// Instead of each label against the checkpoint's background; `None` leaves its prompts.
+    pub fn score_against(&mut self, competition: Competition, background: Option<Vec<String>>) {
+        self.competition = competition;
+        self.background = background.unwrap_or_else(|| self.model.extra.background.clone());
     }
 
     /// The same checkpoint in f32, with the weights that carry messages set to zero.
@@ -58,7 +80,7 @@ impl Judge {
             Precision::F32,
             &mut source,
         )?;
-        Ok(Self { fingerprint: model.fingerprint().to_string(), model, backend: Box::new(backend) })
+        Ok(Self::of(model, Box::new(backend)))
     }
 
     pub fn describe(&self) -> String {
@@ -77,9 +99,8 @@ impl Judge {
         Ok(self.backend.encode_text(&tokens)?)
     }
 
-    /// The checkpoint's background prompts.
     pub fn background(&self) -> &[String] {
-        &self.model.extra.background
+        &self.background
     }
 
     /// Scores `labels` prompts, one label each, against the background prompts at the end of `prompts`.
@@ -87,7 +108,7 @@ impl Judge {
         Scorer {
             labels: (0..labels).map(|i| i..i + 1).collect(),
             background: prompts - self.background().len()..prompts,
-            competition: Competition::Background,
+            competition: self.competition,
             temperature: self.model.extra.temperature,
         }
     }

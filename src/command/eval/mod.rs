@@ -6,13 +6,16 @@ mod files;
 pub mod judge;
 mod pairs;
 mod probes;
+mod robustness;
 #[cfg(feature = "gst")]
-mod streams;
+pub mod streams;
 
 use std::path::PathBuf;
 
 use super::{CommandError, Verdict, say};
 use crate::backend::Precision;
+use crate::model::labels::Labels;
+use crate::score::Competition;
 use judge::Judge;
 
 /// Measure a checkpoint on drawn clips, on scripted streams, or compare an events file with its truth
@@ -31,10 +34,21 @@ pub struct Eval {
     #[cfg(feature = "gst")]
     #[arg(long, default_value_t = 0)]
     pub streams: u32,
-    /// With --streams and --out: vary onset, offset, smoothing, durations and hop, one at a time
+    /// How many of the streams in which nothing listed happens: false events are rare, their rate needs
+    /// hours [default: as --streams]
+    #[cfg(feature = "gst")]
+    #[arg(long, value_name = "STREAMS")]
+    pub quiet_streams: Option<u32>,
+    /// With --streams and --out: compare backgrounds and competitions, vary onset, offset, smoothing,
+    /// durations and hop one at a time and together
     #[cfg(feature = "gst")]
     #[arg(long, requires = "out")]
     pub sweep: bool,
+    /// With --streams: also a quarter of the whole world's streams from other cameras: resolution, frame
+    /// rate, bitrate
+    #[cfg(feature = "gst")]
+    #[arg(long)]
+    pub cameras: bool,
     /// Length of a stream in seconds
     #[cfg(feature = "gst")]
     #[arg(long, default_value_t = 120.0)]
@@ -42,6 +56,8 @@ pub struct Eval {
     /// First seed of the clips; training used seeds below 3,000,000,000
     #[arg(long, default_value_t = clips::SEED)]
     pub seed: u64,
+    #[command(flatten)]
+    pub against: Against,
     /// auto, f32, int8
     #[arg(long, default_value = "auto")]
     pub precision: Precision,
@@ -63,6 +79,59 @@ pub struct Eval {
     pub at_least: Option<f64>,
 }
 
+/// What a label's score is measured against.
+#[derive(clap::Args, Clone, Debug)]
+pub struct Against {
+    /// background: each label against the background alone; labels: all of them share a probability of 1
+    #[arg(long, default_value = "background", value_parser = competition)]
+    pub competition: Competition,
+    /// Prompts of the background class, separated by semicolons; \"\" is none [default: the checkpoint's]
+    #[arg(long, value_name = "TEXT")]
+    pub background: Option<String>,
+}
+
+fn competition(text: &str) -> Result<Competition, String> {
+    match text {
+        "background" => Ok(Competition::Background),
+        "labels" => Ok(Competition::Labels),
+        _ => Err("expected background or labels".into()),
+    }
+}
+
+impl Against {
+    /// The prompts of `--background`, if it was given.
+    pub fn background(&self) -> Result<Option<Vec<String>>, CommandError> {
+        let Some(text) = &self.background else { return Ok(None) };
+        let fault = |problem: String, mend: &str| CommandError::unusable("--background", problem, mend);
+        if text.trim().is_empty() {
+            return match self.competition {
+                Competition::Labels => Ok(Some(Vec::new())),
+                Competition::Background => {
+                    Err(fault("is empty".into(), "name prompts, or take --competition labels"))
+                }
+            };
+        }
+        let parsed =
+            Labels::parse(text).map_err(|error| fault(error.to_string(), "write prompts as labels"))?;
+        Ok(Some(parsed.labels.into_iter().map(|label| label.name).collect()))
+    }
+
+    /// Sets the properties of an `xclipdetect`.
+    #[cfg(feature = "gst")]
+    fn apply(&self, detect: &gstreamer::Element) -> Result<(), CommandError> {
+        use gstreamer::prelude::*;
+        if let Some(prompts) = self.background()? {
+            detect.set_property("background", serde_json::Value::from(prompts).to_string());
+        }
+        let name = match self.competition {
+            Competition::Background => "background",
+            Competition::Labels => "labels",
+        };
+        detect.set_property_from_str("competition", name);
+        Ok(())
+    }
+}
+
 impl Eval {
     pub fn run(self) -> Result<Verdict, CommandError> {
         if let Some(least) = self.at_least.filter(|least| !(0.0..=1.0).contains(least)) {
@@ -76,6 +145,7 @@ impl Eval {
         if self.clips == 0 && !self.asks_for_streams() && self.events.is_none() {
             return Err(CommandError::unusable("--clips", "is 0", "ask for clips, --streams or --events"));
         }
+        self.against.background()?;
         let least = self.at_least.unwrap_or(0.0);
         if let (Some(events), Some(truth)) = (&self.events, &self.truth) {
             let matching = files::compare(events, truth, self.labels.as_deref())?;
@@ -88,10 +158,12 @@ impl Eval {
         }
         if self.clips > 0 {
             let mut judge = Judge::new(&self.model, self.precision, self.threads)?;
+            judge.score_against(self.against.competition, self.against.background()?);
             say!("{}", judge.describe());
             let plain = clips::measure(&mut judge, &self)?;
             pairs::measure(&mut judge, &self)?;
             probes::measure(&mut judge, &self)?;
+            robustness::measure(&mut judge, &self)?;
             good &= plain >= least;
         }
         #[cfg(feature = "gst")]

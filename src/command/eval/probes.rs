@@ -42,12 +42,7 @@ impl Order {
         match self {
             Order::Forwards => {}
             Order::Backwards => order.reverse(),
-            Order::Shuffled => {
-                let mut random = Random::new(seed);
-                for i in (1..count).rev() {
-                    order.swap(i, random.below(i + 1));
-                }
-            }
+            Order::Shuffled => Random::new(seed).shuffle(&mut order),
             Order::Repeated => order.fill(count / 2),
         }
         let length = frames.len() / count.max(1);

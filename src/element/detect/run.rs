@@ -130,6 +130,9 @@ impl XClipDetect {
     fn try_start(&self) -> Result<(), StartError> {
         let settings = self.settings().clone();
         let labels = settings.labels()?;
+        if let Some(folder) = &settings.cuda_lib_dir {
+            crate::backend::look_for_cuda_in(folder.as_ref());
+        }
         let engine = Engine::open(&settings.spec()?)?;
         let mode = if settings.sync == Sync::True { Mode::Sync } else { Mode::Async };
         let flags = Arc::new(Flags { enabled: AtomicBool::new(settings.enabled), ..Flags::default() });

@@ -33,6 +33,8 @@ pub enum LabelSource {
 pub struct Settings {
     pub model: String,
     pub device: String,
+    /// Where CUDA's libraries are looked for first.
+    pub cuda_lib_dir: Option<String>,
     pub precision: String,
     pub threads: u32,
     pub heads: Heads,
@@ -76,6 +78,7 @@ impl Default for Settings {
         Self {
             model: "demo".into(),
             device: "auto".into(),
+            cuda_lib_dir: None,
             precision: "auto".into(),
             threads: 0,
             heads: Heads::default(),
@@ -193,6 +196,10 @@ impl Settings {
                 self.device = text(value).unwrap_or_else(|| "auto".into());
                 Change::AtStart
             }
+            "cuda-lib-dir" => {
+                self.cuda_lib_dir = text(value);
+                Change::AtStart
+            }
             "precision" => {
                 self.precision = text(value).unwrap_or_else(|| "auto".into());
                 Change::AtStart
@@ -293,6 +300,7 @@ impl Settings {
         Some(match name {
             "model" => self.model.to_value(),
             "device" => self.device.to_value(),
+            "cuda-lib-dir" => self.cuda_lib_dir.to_value(),
             "precision" => self.precision.to_value(),
             "threads" => self.threads.to_value(),
             "heads" => self.heads.to_value(),
@@ -352,9 +360,11 @@ pub static PROPERTIES: LazyLock<Vec<glib::ParamSpec>> = LazyLock::new(|| {
     vec![
         string("model", "Model", "Checkpoint: `demo` (bundled; knows drawn scenes only) or a folder in the Hugging Face layout. With device, precision, threads and heads it is the engine's key: elements with the same key share one engine")
             .default_value(Some("demo")).mutable_ready().build(),
-        string("device", "Device", "Where the model runs: auto, cpu")
+        string("device", "Device", "Where the model runs: auto (the first NVIDIA GPU since Ampere with driver and cuBLASLt, else the CPU), cpu, cuda:N")
             .default_value(Some("auto")).mutable_ready().build(),
-        string("precision", "Precision", "Arithmetic of the model: auto, f32, int8. auto takes int8 on processors with dot products for it where a self-check of the checkpoint holds and it is faster, else f32")
+        string("cuda-lib-dir", "CUDA library folder", "Folder with libcublasLt.so (or a Python site-packages with NVIDIA's wheels), looked through before the system's; also XCLIP_CUDA_LIB_DIR. The first GPU user of the process decides")
+            .mutable_ready().build(),
+        string("precision", "Precision", "Arithmetic of the model: auto, f32, f16, int8. GPUs compute in f16. On the CPU auto takes int8 on processors with dot products for it where a self-check of the checkpoint holds and it is faster, else f32")
             .default_value(Some("auto")).mutable_ready().build(),
         glib::ParamSpecUInt::builder("threads")
             .nick("Threads").blurb("Threads of the engine; 0 is one per core")
@@ -467,8 +477,8 @@ mod tests {
 
     #[test]
     fn an_unknown_device_lists_what_exists() {
-        let message = settings("device", "cuda:7").spec().unwrap_err().to_string();
-        assert!(message.contains("`cuda:7`") && message.contains("auto, cpu"), "{message}");
+        let message = settings("device", "gpu").spec().unwrap_err().to_string();
+        assert!(message.contains("`gpu`") && message.contains("auto, cpu, cuda:0"), "{message}");
         let message = settings("precision", "f8").spec().unwrap_err().to_string();
         assert!(message.contains("`f8`") && message.contains("auto, f32"), "{message}");
     }

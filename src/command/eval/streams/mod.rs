@@ -1,8 +1,15 @@
 //! Event level: scripted streams, as H.264, through the real element in sync mode.
 
+mod backgrounds;
+mod cameras;
+mod grid;
 mod plot;
 mod scores;
+pub mod stream;
 mod sweep;
+mod tape;
+
+use std::path::Path;
 
 use gst::prelude::*;
 use gstreamer as gst;
@@ -13,77 +20,132 @@ use crate::command::figures::{Figures, OVERLAP, quantile};
 use crate::command::matching::{Reported, Span};
 use crate::command::recorder::make;
 use crate::command::table::{Align, Table};
-use crate::command::watch::{Recording, watch};
+use crate::command::watch::Recording;
 use crate::command::{CommandError, say, start_gstreamer};
-use crate::scene::{Action, Look, Random, Script};
-
-/// Training never draws scripts of these seeds.
-const SEED: u64 = 3_000_000;
-/// Wider than the model looks, as cameras are.
-const PICTURE: [i32; 2] = [640, 360];
-const FRAMES_PER_SECOND: i32 = 12;
-/// kbit/s: a camera's second stream.
-const BITRATE: u32 = 500;
-/// Labels watched for in a stream.
-const LABELS: usize = 5;
-
-/// One kind of stream.
-struct Kind {
-    name: &'static str,
-    look: Look,
-    /// The labels watched for happen.
-    listed: bool,
-    /// Actions that happen too and nobody watches for.
-    unlisted: usize,
-}
-
-const KINDS: [Kind; 4] = [
-    Kind { name: "plain", look: Look::Plain, listed: true, unlisted: 0 },
-    Kind { name: "plain, three unlisted", look: Look::Plain, listed: true, unlisted: 3 },
-    Kind { name: "whole world", look: Look::Busy, listed: true, unlisted: 0 },
-    Kind { name: "whole, nothing listed", look: Look::Busy, listed: false, unlisted: 8 },
-];
+use crate::model::{Heads, Model};
+use stream::{Camera, KINDS, LABELS, QUIET, Stream};
+use tape::{Scoring, Tape};
 
 /// A stream with what happens in it.
 pub(super) struct Played {
     pub kind: usize,
     pub recording: Recording,
+    /// What happens of what is watched for, and what else happens.
     pub truth: Vec<Span>,
+    pub unlisted: Vec<Span>,
     pub seconds: f64,
 }
 
 /// Prints the figures of all kinds of streams; returns precision and recall of the plain one.
 pub fn measure(arguments: &Eval) -> Result<(f64, f64), CommandError> {
     start_gstreamer()?;
-    let hop = if arguments.sweep { 1 } else { sweep::HOP };
+    let plain = match arguments.out.as_ref().filter(|_| arguments.sweep) {
+        Some(folder) => measure_and_sweep(arguments, folder)?,
+        None => {
+            let played = play_all(arguments, |stream| play(arguments, stream, &Camera::default()))?;
+            let played: Vec<Played> =
+                played.into_iter().map(|(kind, stream, recording)| shown(kind, &stream, recording)).collect();
+            describe(arguments)?;
+            let all = figures(&played, |played| played.recording.events.clone());
+            print(KINDS.iter().map(|kind| kind.name).zip(&all))?;
+            scores::measure(&played, arguments.out.as_deref())?;
+            all.into_iter().next().unwrap_or_default()
+        }
+    };
+    if arguments.cameras {
+        cameras::measure(arguments)?;
+    }
+    Ok((plain.precision(), plain.recall()))
+}
+
+/// Records logits once; the gate and the scores are replayed from them.
+fn measure_and_sweep(arguments: &Eval, folder: &Path) -> Result<Figures, CommandError> {
+    let extra = Model::open(&arguments.model, Heads::Hf)?.extra;
+    let scoring = Scoring {
+        competition: arguments.against.competition,
+        background: arguments.against.background()?.unwrap_or_else(|| extra.background.clone()),
+        temperature: extra.temperature,
+    };
+    let mut candidates = backgrounds::candidates(&extra.background);
+    candidates.extend(scoring.background.clone());
+    let tapes = play_all(arguments, |stream| {
+        Tape::record(stream, &Camera::default(), &candidates, &detector(arguments, 1)?)
+    })?;
+    let scored = |scoring: &dyn Fn(&Stream) -> Scoring| -> Vec<Played> {
+        let one = |(kind, stream, tape): &(usize, Stream, Tape)| {
+            shown(*kind, stream, tape.scored(&scoring(stream)))
+        };
+        tapes.iter().map(one).collect()
+    };
+    describe(arguments)?;
+    let played = scored(&|_| scoring.clone());
+    let base = sweep::Settings::default();
+    let all = figures(&played, |played| base.events(&played.recording));
+    print(KINDS.iter().map(|kind| kind.name).zip(&all))?;
+    scores::measure(&played, Some(folder))?;
+    backgrounds::compare(&scoring, &scored)?;
+    sweep::run(&played, folder)?;
+    grid::run(&played, folder)?;
+    Ok(all.into_iter().next().unwrap_or_default())
+}
+
+fn shown(kind: usize, stream: &Stream, recording: Recording) -> Played {
+    let (truth, unlisted) = (stream.truth(true), stream.truth(false));
+    Played { kind, recording, truth, unlisted, seconds: stream.seconds() }
+}
+
+/// Every stream of every kind with what `play` makes of it.
+fn play_all<T>(
+    arguments: &Eval,
+    play: impl Fn(&Stream) -> Result<T, CommandError>,
+) -> Result<Vec<(usize, Stream, T)>, CommandError> {
+    let count = |kind: usize| match arguments.quiet_streams {
+        Some(count) if kind == QUIET => u64::from(count),
+        _ => u64::from(arguments.streams),
+    };
+    let bar = ProgressBar::new((0..KINDS.len()).map(count).sum());
     let mut played = Vec::new();
-    let bar = ProgressBar::new(u64::from(arguments.streams) * KINDS.len() as u64);
     for kind in 0..KINDS.len() {
-        for number in 0..arguments.streams.into() {
-            played.push(play(arguments, kind, number, hop)?);
+        for number in 0..count(kind) {
+            let stream = Stream::new(kind, number, arguments.seconds);
+            let result = play(&stream)?;
+            played.push((kind, stream, result));
             bar.inc(1);
         }
     }
     bar.finish_and_clear();
+    Ok(played)
+}
+
+/// Through the element as a user would set it.
+fn play(arguments: &Eval, stream: &Stream, camera: &Camera) -> Result<Recording, CommandError> {
+    let detect = detector(arguments, sweep::HOP)?;
+    detect.set_property("labels", stream.labels.join("\n"));
+    arguments.against.apply(&detect)?;
+    stream.play(camera, &detect, &stream.labels)
+}
+
+fn detector(arguments: &Eval, hop: u32) -> Result<gst::Element, CommandError> {
+    let detect = make("xclipdetect", &[("model", &arguments.model)])?;
+    detect.set_property("threads", u32::try_from(arguments.threads).unwrap_or(u32::MAX).min(1024));
+    detect.set_property("precision", arguments.precision.to_string());
+    detect.set_property("hop", hop);
+    Ok(detect)
+}
+
+fn describe(arguments: &Eval) -> Result<(), CommandError> {
+    let Camera { picture: [width, height], frames_per_second, bitrate } = Camera::default();
+    let quiet = match arguments.quiet_streams {
+        Some(count) if count != arguments.streams => format!(" ({count} with nothing listed)"),
+        _ => String::new(),
+    };
     say!(
-        "\n{} streams of {:.0} s each, {}×{} at {FRAMES_PER_SECOND}/s, H.264 at {BITRATE} kbit/s, {LABELS} random \
-         labels; an event stands for an action it overlaps by more than {OVERLAP}",
+        "\n{} streams{quiet} of {:.0} s each, {width}×{height} at {frames_per_second}/s, H.264 at {bitrate} kbit/s, \
+         {LABELS} random labels; an event stands for an action it overlaps by more than {OVERLAP}",
         arguments.streams,
         arguments.seconds,
-        PICTURE[0],
-        PICTURE[1],
     );
-    let plain = match arguments.out.as_ref().filter(|_| arguments.sweep) {
-        None => print(&figures(&played, |played| played.recording.events.clone()))?,
-        Some(folder) => {
-            let base = sweep::Settings::default();
-            let plain = print(&figures(&played, |played| base.events(&played.recording)))?;
-            sweep::run(&played, folder)?;
-            plain
-        }
-    };
-    scores::measure(&played, arguments.out.as_deref())?;
-    Ok((plain.precision(), plain.recall()))
+    Ok(())
 }
 
 /// One for each kind.
@@ -95,8 +157,8 @@ fn figures(played: &[Played], events: impl Fn(&Played) -> Vec<Reported>) -> Vec<
     sums
 }
 
-/// Prints all, returns those of the first kind.
-fn print(all: &[Figures]) -> Result<Figures, CommandError> {
+/// A row for each name.
+pub fn print<'a>(rows: impl Iterator<Item = (&'a str, &'a Figures)>) -> Result<(), CommandError> {
     let mut table = Table::new([
         ("streams", Align::Left),
         ("actions", Align::Right),
@@ -109,16 +171,12 @@ fn print(all: &[Figures]) -> Result<Figures, CommandError> {
         ("end delay p50/p90", Align::Right),
         ("repeats/100", Align::Right),
         ("merges", Align::Right),
-        ("false/h", Align::Right),
+        ("false/h (90 %)", Align::Right),
     ]);
-    for (kind, figures) in KINDS.iter().zip(all) {
+    for (name, figures) in rows {
         let ratio = |value: f64, of: usize| if of == 0 { "-".into() } else { format!("{value:.3}") };
-        let delay = |delays: &[f64]| match delays.len() {
-            0 => "-".into(),
-            _ => format!("{:.2}/{:.2} s", quantile(delays, 0.5), quantile(delays, 0.9)),
-        };
         table.row([
-            kind.name.into(),
+            name.into(),
             figures.actions.to_string(),
             figures.events.to_string(),
             ratio(figures.precision(), figures.events),
@@ -129,73 +187,23 @@ fn print(all: &[Figures]) -> Result<Figures, CommandError> {
             delay(&figures.end_delays),
             ratio(figures.repeats(), figures.actions),
             figures.merges.to_string(),
-            format!("{:.1}", figures.false_per_hour()),
+            false_per_hour(figures),
         ]);
     }
     say!("{table}");
-    Ok(all.first().cloned().unwrap_or_default())
+    Ok(())
 }
 
-/// What is watched for and what is played, both from the stream's number.
-fn choose(kind: &Kind, seed: u64) -> (Vec<Action>, Vec<Action>) {
-    // Standing and emptiness fill the gaps of every script.
-    let fills = |action: &Action| [Action::Stand, Action::Empty].contains(action);
-    let mut deck = Action::ALL.to_vec();
-    if !kind.listed {
-        deck.retain(|action| !fills(action));
+/// Median and 90 % quantile.
+fn delay(delays: &[f64]) -> String {
+    match delays.len() {
+        0 => "-".into(),
+        _ => format!("{:.2}/{:.2} s", quantile(delays, 0.5), quantile(delays, 0.9)),
     }
-    let mut random = Random::fork(seed, 77);
-    for i in (1..deck.len()).rev() {
-        deck.swap(i, random.below(i + 1));
-    }
-    let rest = deck.split_off(LABELS);
-    // Whoever fell lies.
-    let taboo = |action: &Action| *action == Action::Fall && deck.contains(&Action::Lie);
-    let unlisted = rest.into_iter().filter(|action| !fills(action) && !taboo(action)).take(kind.unlisted);
-    let listed = deck.iter().copied().filter(|action| kind.listed && !fills(action));
-    let played = listed.chain(unlisted).collect();
-    (deck, played)
 }
 
-fn play(arguments: &Eval, kind: usize, number: u64, hop: u32) -> Result<Played, CommandError> {
-    let seed = SEED + 1000 * kind as u64 + number;
-    let (watched, actions) = choose(&KINDS[kind], seed);
-    let names: Vec<&str> = actions.iter().map(|action| action.label()).collect();
-    let look = if KINDS[kind].look == Look::Plain { "plain" } else { "busy" };
-    let text = serde_json::json!({
-        "seed": seed, "duration": arguments.seconds, "look": look, "random": names,
-    });
-    let text = text.to_string();
-    let script = Script::parse(&text).expect("names and numbers of our own");
-    let labels: Vec<String> = watched.iter().map(|action| action.label().to_string()).collect();
-
-    let pipeline = gst::Pipeline::new();
-    let size = gst::Caps::builder("video/x-raw")
-        .field("width", PICTURE[0])
-        .field("height", PICTURE[1])
-        .field("framerate", gst::Fraction::new(FRAMES_PER_SECOND, 1))
-        .build();
-    let encoder = make("x264enc", &[("bitrate", &BITRATE), ("key-int-max", &50u32)])?;
-    encoder.set_property_from_str("speed-preset", "veryfast");
-    encoder.set_property_from_str("tune", "zerolatency");
-    let source = [
-        make("xclipscenesrc", &[("script", &text)])?,
-        make("capsfilter", &[("caps", &size)])?,
-        make("videoconvert", &[])?,
-        encoder,
-        make("avdec_h264", &[])?,
-        // Drawing and encoding use another core.
-        make("queue", &[])?,
-    ];
-    pipeline.add_many(&source)?;
-    gst::Element::link_many(&source)?;
-    let [.., last] = &source;
-    let detect = make("xclipdetect", &[("model", &arguments.model), ("labels", &labels.join("\n"))])?;
-    detect.set_property("threads", u32::try_from(arguments.threads).unwrap_or(u32::MAX).min(1024));
-    detect.set_property("precision", arguments.precision.to_string());
-    detect.set_property("hop", hop);
-    let recording = watch(&pipeline, last, &detect, &labels, &format!("stream {number}"))?;
-    let truth = script.truth().into_iter().filter(|truth| watched.contains(&truth.action));
-    let truth = truth.map(|truth| Span { label: truth.label.into(), start: truth.start, end: truth.end });
-    Ok(Played { kind, recording, truth: truth.collect(), seconds: script.duration.as_secs_f64() })
+/// With the interval that so many events allow.
+fn false_per_hour(figures: &Figures) -> String {
+    let (low, high) = figures.false_per_hour_interval();
+    format!("{:.1} ({low:.1}-{high:.1})", figures.false_per_hour())
 }

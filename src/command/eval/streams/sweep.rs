@@ -5,8 +5,9 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::plot::{self, Curve};
-use super::{KINDS, Played, figures};
-use crate::command::figures::{Figures, quantile};
+use super::stream::{KINDS, QUIET, WHOLE};
+use super::{Played, delay, false_per_hour, figures};
+use crate::command::figures::Figures;
 use crate::command::matching::Reported;
 use crate::command::table::{Align, Table};
 use crate::command::watch::Recording;
@@ -114,21 +115,20 @@ fn table(name: &str, default: f64, points: &[(f64, Vec<Figures>)]) -> Table {
         ("F1 whole", Align::Right),
         ("delay p50/p90, whole", Align::Right),
         ("repeats/100, whole", Align::Right),
-        ("false/h, nothing listed", Align::Right),
+        ("false/h (90 %), nothing listed", Align::Right),
     ]);
-    const { assert!(KINDS.len() == 4) };
+    const { assert!(KINDS.len() == 4 && WHOLE == 2 && QUIET == 3) };
     for (value, figures) in points {
         let [plain, unlisted, whole, nothing] = &figures[..] else { continue };
         let mark = if (value - default).abs() < 1e-6 { "*" } else { "" };
-        let delays = &whole.start_delays;
         table.row([
             format!("{value}{mark}"),
             format!("{:.3}", plain.f1()),
             format!("{:.3}", unlisted.f1()),
             format!("{:.3}", whole.f1()),
-            format!("{:.2}/{:.2} s", quantile(delays, 0.5), quantile(delays, 0.9)),
+            delay(&whole.start_delays),
             format!("{:.1}", whole.repeats()),
-            format!("{:.1}", nothing.false_per_hour()),
+            false_per_hour(nothing),
         ]);
     }
     table

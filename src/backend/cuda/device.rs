@@ -1,0 +1,219 @@
+//! Owned things of one GPU: context, streams, events, graphs, modules; each returned when dropped.
+//!
+//! Invariant: whatever is dropped here is no longer in use by queued work. `CudaBackend` synchronises
+//! before it drops anything (see `launcher`).
+
+use std::ffi::{CStr, c_uint};
+use std::sync::Arc;
+
+use super::CudaError;
+use super::runtime::{Gpu, Runtime, runtime};
+use super::sys::{self, Raw};
+
+/// The device's primary context: shared with everything else in the process that uses this GPU.
+pub(super) struct Context {
+    pub runtime: &'static Runtime,
+    pub gpu: Gpu,
+    raw: Raw,
+}
+
+impl Context {
+    pub fn open(gpu: &Gpu) -> Result<Arc<Self>, CudaError> {
+        let runtime = runtime()?;
+        let mut raw = Raw::NULL;
+        // SAFETY: a device of the probe; writes one handle.
+        let status = unsafe { (runtime.driver.primary_ctx_retain)(&mut raw, gpu.device) };
+        if status == sys::OUT_OF_MEMORY {
+            let error = CudaError::OutOfMemory { what: "the CUDA context", needed_mib: 300, free_mib: 0 };
+            return Err(error);
+        }
+        runtime.check("cuDevicePrimaryCtxRetain", status)?;
+        let context = Arc::new(Self { runtime, gpu: gpu.clone(), raw });
+        context.enter()?;
+        Ok(context)
+    }
+
+    /// Makes the context this thread's current one; every call of the backend begins with it.
+    pub fn enter(&self) -> Result<(), CudaError> {
+        // SAFETY: retained until drop.
+        self.runtime.check("cuCtxSetCurrent", unsafe { (self.runtime.driver.ctx_set_current)(self.raw) })
+    }
+
+    /// Free bytes of device memory now.
+    pub fn free_bytes(&self) -> Result<usize, CudaError> {
+        let (mut free, mut total) = (0, 0);
+        // SAFETY: writes two numbers.
+        let status = unsafe { (self.runtime.driver.mem_get_info)(&mut free, &mut total) };
+        self.runtime.check("cuMemGetInfo", status)?;
+        Ok(free)
+    }
+}
+
+impl Drop for Context {
+    fn drop(&mut self) {
+        // SAFETY: retained once by `open`; everything that lives in it holds the Arc. A failure on the way
+        // out has nobody to hear it.
+        unsafe { (self.runtime.driver.primary_ctx_release)(self.gpu.device) };
+    }
+}
+
+macro_rules! owned {
+    ($(#[$doc:meta])* $name:ident, $destroy:ident) => {
+        $(#[$doc])*
+        pub(super) struct $name {
+            pub raw: Raw,
+            context: Arc<Context>,
+        }
+
+        impl Drop for $name {
+            fn drop(&mut self) {
+                let _ = self.context.enter();
+                // SAFETY: created once, destroyed once.
+                unsafe { (self.context.runtime.driver.$destroy)(self.raw) };
+            }
+        }
+    };
+}
+
+owned!(
+    /// A queue of work on the device.
+    Stream, stream_destroy);
+owned!(
+    /// A mark in a stream.
+    Event, event_destroy);
+owned!(
+    /// Captured work, ready to launch as one.
+    Graph, graph_exec_destroy);
+owned!(
+    /// Loaded device code.
+    Module, module_unload);
+
+impl Stream {
+    pub fn new(context: &Arc<Context>) -> Result<Self, CudaError> {
+        let mut raw = Raw::NULL;
+        // SAFETY: writes one handle.
+        let status = unsafe { (context.runtime.driver.stream_create)(&mut raw, sys::NON_BLOCKING) };
+        context.runtime.check("cuStreamCreate", status)?;
+        Ok(Self { raw, context: context.clone() })
+    }
+
+    /// Waits until all its work is done, and tells what went wrong in it.
+    pub fn synchronize(&self) -> Result<(), CudaError> {
+        let runtime = self.context.runtime;
+        // SAFETY: a live stream.
+        runtime.check("cuStreamSynchronize", unsafe { (runtime.driver.stream_synchronize)(self.raw) })
+    }
+
+    /// Later work of this stream waits for `event`.
+    pub fn wait(&self, event: &Event) -> Result<(), CudaError> {
+        let runtime = self.context.runtime;
+        // SAFETY: live handles.
+        runtime
+            .check("cuStreamWaitEvent", unsafe { (runtime.driver.stream_wait_event)(self.raw, event.raw, 0) })
+    }
+}
+
+impl Event {
+    /// `flags`: `sys::TIMED` or `sys::UNTIMED`.
+    pub fn new(context: &Arc<Context>, flags: c_uint) -> Result<Self, CudaError> {
+        let mut raw = Raw::NULL;
+        // SAFETY: writes one handle.
+        context
+            .runtime
+            .check("cuEventCreate", unsafe { (context.runtime.driver.event_create)(&mut raw, flags) })?;
+        Ok(Self { raw, context: context.clone() })
+    }
+
+    pub fn record(&self, stream: &Stream) -> Result<(), CudaError> {
+        let runtime = self.context.runtime;
+        // SAFETY: live handles.
+        runtime.check("cuEventRecord", unsafe { (runtime.driver.event_record)(self.raw, stream.raw) })
+    }
+
+    /// Waits for the work before the mark; at once where it was never recorded.
+    pub fn synchronize(&self) -> Result<(), CudaError> {
+        let runtime = self.context.runtime;
+        // SAFETY: a live event.
+        runtime.check("cuEventSynchronize", unsafe { (runtime.driver.event_synchronize)(self.raw) })
+    }
+
+    /// Milliseconds from `earlier` to this mark; both reached, both with times.
+    pub fn milliseconds_since(&self, earlier: &Event) -> Result<f32, CudaError> {
+        let runtime = self.context.runtime;
+        let mut time = 0.0;
+        // SAFETY: live events; writes one number.
+        let status = unsafe { (runtime.driver.event_elapsed_time)(&mut time, earlier.raw, self.raw) };
+        runtime.check("cuEventElapsedTime", status)?;
+        Ok(time)
+    }
+}
+
+impl Graph {
+    /// What `work` puts into `stream`, and into streams that wait for it and are waited for. Nothing of it
+    /// runs.
+    pub fn capture(
+        context: &Arc<Context>,
+        stream: &Stream,
+        work: impl FnOnce() -> Result<(), CudaError>,
+    ) -> Result<Self, CudaError> {
+        let (runtime, driver) = (context.runtime, &context.runtime.driver);
+        // SAFETY: a live stream without a capture.
+        let status = unsafe { (driver.stream_begin_capture)(stream.raw, sys::THREAD_LOCAL) };
+        runtime.check("cuStreamBeginCapture", status)?;
+        let done = work();
+        let mut graph = Raw::NULL;
+        // The capture ends whatever `work` says: else the stream would be of no more use.
+        // SAFETY: the capture begun above; writes one handle.
+        let status = unsafe { (driver.stream_end_capture)(stream.raw, &mut graph) };
+        let ended = done.and_then(|()| runtime.check("cuStreamEndCapture", status));
+        let mut raw = Raw::NULL;
+        let instantiated = ended.and_then(|()| {
+            // SAFETY: the graph captured above; writes one handle.
+            runtime.check("cuGraphInstantiate", unsafe { (driver.graph_instantiate)(&mut raw, graph, 0) })
+        });
+        if graph != Raw::NULL {
+            // SAFETY: captured above; an executable graph does not need it any more.
+            unsafe { (driver.graph_destroy)(graph) };
+        }
+        instantiated?;
+        Ok(Self { raw, context: context.clone() })
+    }
+
+    pub fn launch(&self, stream: &Stream) -> Result<(), CudaError> {
+        let runtime = self.context.runtime;
+        // SAFETY: live handles; the buffers of its work live as long as the backend, which owns both.
+        runtime.check("cuGraphLaunch", unsafe { (runtime.driver.graph_launch)(self.raw, stream.raw) })
+    }
+}
+
+impl Module {
+    /// `data`: a cubin, or PTX with a zero at its end.
+    pub fn load(context: &Arc<Context>, target: &str, data: &[u8]) -> Result<Self, CudaError> {
+        let runtime = context.runtime;
+        let mut raw = Raw::NULL;
+        // SAFETY: an image of the kind the driver tells by its head; it copies what it needs.
+        let status = unsafe { (runtime.driver.module_load_data)(&mut raw, data.as_ptr().cast()) };
+        runtime.check("cuModuleLoadData", status).map_err(|error| match error {
+            CudaError::Call { name, text, .. } => {
+                CudaError::Kernels { target: target.into(), why: format!("{name}: {text}") }
+            }
+            other => other,
+        })?;
+        Ok(Self { raw, context: context.clone() })
+    }
+
+    pub fn function(&self, name: &'static CStr) -> Result<Raw, CudaError> {
+        let runtime = self.context.runtime;
+        let mut function = Raw::NULL;
+        // SAFETY: a loaded module and a C string; writes one handle.
+        let status = unsafe { (runtime.driver.module_get_function)(&mut function, self.raw, name.as_ptr()) };
+        runtime.check("cuModuleGetFunction", status).map_err(|error| match error {
+            CudaError::Call { .. } => CudaError::Kernels {
+                target: self.context.gpu.kernels.into(),
+                why: format!("there is no kernel {}: `make kernels` and build again", name.to_string_lossy()),
+            },
+            other => other,
+        })?;
+        Ok(function)
+    }
+}

@@ -1,0 +1,138 @@
+//! Captured work by size: run once as single launches, captured the second time, replayed from then on.
+//!
+//! The first, eager run loads kernels and picks algorithms, which a capture must not do.
+
+use std::collections::HashMap;
+
+use super::CudaError;
+use super::device::{Event, Graph};
+use super::launcher::{Lane, Launcher};
+use super::sys;
+
+/// Which work, and its sizes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Key {
+    /// Frames.
+    Prepare(usize),
+    /// Windows.
+    Encode(usize),
+    /// Windows and prompts.
+    Compare(usize, usize),
+}
+
+/// Milliseconds on the device since the last time they were asked for.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Times {
+    pub prepare: f32,
+    pub encode: f32,
+    pub compare: f32,
+}
+
+enum Known {
+    Warm,
+    Captured(Graph),
+    /// This driver cannot capture it.
+    Eager,
+}
+
+pub(super) struct Graphs {
+    known: HashMap<Key, Known>,
+    /// False: always single launches.
+    pub enabled: bool,
+    timing: Option<Timing>,
+}
+
+struct Timing {
+    marks: Vec<(Key, Event, Event)>,
+    times: Times,
+}
+
+impl Graphs {
+    pub fn new() -> Self {
+        Self { known: HashMap::new(), enabled: true, timing: None }
+    }
+
+    /// Runs `work`, which launches the same on the same addresses whenever the key is the same.
+    pub fn run(
+        &mut self,
+        launcher: &Launcher,
+        key: Key,
+        mut work: impl FnMut() -> Result<(), CudaError>,
+    ) -> Result<(), CudaError> {
+        let begun = self.mark(launcher)?;
+        self.run_untimed(launcher, key, &mut work)?;
+        if let (Some(timing), Some(begun)) = (&mut self.timing, begun) {
+            let ended = Event::new(&launcher.context, sys::TIMED)?;
+            ended.record(launcher.stream(Lane::Main))?;
+            timing.marks.push((key, begun, ended));
+        }
+        Ok(())
+    }
+
+    fn run_untimed(
+        &mut self,
+        launcher: &Launcher,
+        key: Key,
+        work: &mut dyn FnMut() -> Result<(), CudaError>,
+    ) -> Result<(), CudaError> {
+        if !self.enabled {
+            return work();
+        }
+        match self.known.get(&key) {
+            None => {
+                work()?;
+                self.known.insert(key, Known::Warm);
+            }
+            Some(Known::Warm) => match launcher.capture(&mut *work) {
+                Ok(graph) => {
+                    launcher.launch(&graph)?;
+                    self.known.insert(key, Known::Captured(graph));
+                }
+                Err(error) if error.is_lost() => return Err(error),
+                Err(error) => {
+                    tracing::warn!(
+                        "{key:?} goes on as single launches, because it cannot be a graph: {error}"
+                    );
+                    self.known.insert(key, Known::Eager);
+                    work()?;
+                }
+            },
+            Some(Known::Captured(graph)) => launcher.launch(graph)?,
+            Some(Known::Eager) => work()?,
+        }
+        Ok(())
+    }
+
+    /// After a buffer of comparing work has moved.
+    pub fn forget_compare(&mut self) {
+        self.known.retain(|key, _| !matches!(key, Key::Compare(..)));
+    }
+
+    pub fn set_timing(&mut self, on: bool) {
+        self.timing = on.then(|| Timing { marks: Vec::new(), times: Times::default() });
+    }
+
+    fn mark(&self, launcher: &Launcher) -> Result<Option<Event>, CudaError> {
+        if self.timing.is_none() {
+            return Ok(None);
+        }
+        let event = Event::new(&launcher.context, sys::TIMED)?;
+        event.record(launcher.stream(Lane::Main))?;
+        Ok(Some(event))
+    }
+
+    /// What the device spent since the last call; zeros without timing.
+    pub fn take_times(&mut self, launcher: &Launcher) -> Result<Times, CudaError> {
+        let Some(timing) = &mut self.timing else { return Ok(Times::default()) };
+        launcher.finish()?;
+        for (key, begun, ended) in timing.marks.drain(..) {
+            let time = ended.milliseconds_since(&begun)?;
+            match key {
+                Key::Prepare(_) => timing.times.prepare += time,
+                Key::Encode(_) => timing.times.encode += time,
+                Key::Compare(..) => timing.times.compare += time,
+            }
+        }
+        Ok(std::mem::take(&mut timing.times))
+    }
+}

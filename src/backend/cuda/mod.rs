@@ -1,0 +1,56 @@
+//! The CUDA backend: the whole model in f16 on an NVIDIA GPU, Ampere or newer.
+//!
+//! Built without CUDA; driver and cuBLASLt are opened at run time (`library`), after which [`probe`] tells
+//! in one message what is missing. Weights are uploaded once; buffers are allocated once; a frame is uploaded and
+//! prepared once, and its state stays on the device (`ring`). A batch is one graph launch for `encode` and
+//! one for `compare`, captured per size (`graphs`): products by cuBLASLt (`product`), all else by the
+//! kernels of kernels/ (`kernels`), which also do the layers of a few rows in one launch each. Messages run
+//! on a second stream inside the graph (`vision`). Large batches pass the blocks in parts whose rows stay in
+//! the L2 cache (`shape`).
+//!
+//! f16 storage, f32 sums. What is folded at load: the queries' scale into their weights, block 0's constant
+//! message into one key and value. Exact reuse between windows as on the CPU: block 0. Block 1's own
+//! queries, keys and values are not kept: four times the memory per frame for 2 % of a window, and they
+//! belong behind the seam that an engine replaces (`frame_block`).
+//!
+//! Source of the mathematics: `modeling_x_clip.py` of transformers; every stage is held against its golden
+//! vectors (`tests/golden`).
+
+mod backend;
+mod block;
+mod compare;
+mod constant;
+mod device;
+mod error;
+mod frame_block;
+mod functions;
+mod graphs;
+mod head;
+mod images;
+mod kernels;
+mod labels;
+mod launcher;
+mod library;
+mod memory;
+mod product;
+mod prompts;
+mod reduce;
+mod ring;
+mod roof;
+mod runtime;
+mod shape;
+mod sys;
+mod text;
+mod trace;
+mod vision;
+mod weights;
+mod work;
+
+pub use self::backend::CudaBackend;
+pub use self::error::CudaError;
+pub use self::graphs::Times;
+pub use self::library::{FOLDERS_VARIABLE, set_library_folder};
+pub use self::reduce::DeviceReducer;
+pub use self::roof::Roof;
+pub use self::runtime::{Gpu, probe};
+pub use self::weights::Source;

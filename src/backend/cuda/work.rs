@@ -1,0 +1,137 @@
+//! All memory that batches use again, allocated once: addresses stay, so graphs may hold them.
+
+use half::f16;
+
+use super::CudaError;
+use super::device::Event;
+use super::head::{FeaturesAt, HeadWork};
+use super::labels::LabelTable;
+use super::launcher::Launcher;
+use super::memory::{At, Buffer, Pinned, Plain};
+use super::prompts::PromptWork;
+use super::ring::Ring;
+use super::shape::{MOST_PROMPTS, Sizes};
+use super::sys;
+use super::text::TextWork;
+use super::vision::VisionWork;
+use crate::model::Config;
+
+/// Prepared frames kept on the device, at most; 8 frames of 100 streams and their hops.
+const MOST_STATES: usize = 1024;
+
+/// A place on the device and the page-locked memory that is copied to or from it.
+pub(super) struct Exchange<T> {
+    pub host: Pinned<T>,
+    device: Buffer<T>,
+}
+
+impl<T: Plain> Exchange<T> {
+    fn new(launcher: &Launcher, len: usize) -> Result<Self, CudaError> {
+        let device = Buffer::new(&launcher.context, "inputs and results", len)?;
+        launcher.clear(&device)?;
+        Ok(Self { host: Pinned::new(&launcher.context, len)?, device })
+    }
+
+    pub fn at(&self) -> At<T> {
+        self.device.at()
+    }
+
+    /// Queues the way to the device.
+    pub fn send(&self, launcher: &Launcher, len: usize) -> Result<(), CudaError> {
+        launcher.copy_in(self.device.at(), &self.host, len)
+    }
+
+    /// Queues the way back; to be read after `finish`.
+    pub fn fetch(&self, launcher: &Launcher, len: usize) -> Result<(), CudaError> {
+        launcher.copy_out(&self.host, self.device.at(), len)
+    }
+}
+
+pub(super) struct Work {
+    pub sizes: Sizes,
+    pub vision: VisionWork,
+    pub head: HeadWork,
+    pub prompts: PromptWork,
+    pub text: TextWork,
+    pub ring: Ring,
+    pub labels: LabelTable,
+    /// Frames to prepare, and the slots of their states; `staged` says when they have been read.
+    pub pixels: Exchange<u8>,
+    pub new_slots: Exchange<i32>,
+    pub staged: Event,
+    /// States of the windows to encode.
+    pub slots: Exchange<i32>,
+    /// Clip features: [windows, E] and [windows, P, E].
+    pub video: Exchange<f32>,
+    pub patches: Exchange<f16>,
+    /// Rows of the label table, and logits: [windows, prompts].
+    pub index: Exchange<i32>,
+    pub logits: Exchange<f32>,
+}
+
+impl Work {
+    /// For as many windows at once as fit the device's memory.
+    pub fn new(launcher: &Launcher, config: &Config, state: usize) -> Result<Self, CudaError> {
+        let mut last = None;
+        for sizes in Sizes::choices(config, launcher.context.gpu.l2_bytes) {
+            match Self::with(launcher, config, sizes, state) {
+                Err(error) if error.is_out_of_memory() => {
+                    tracing::info!("{} windows per batch do not fit the GPU's memory", sizes.windows);
+                    last = Some(error);
+                }
+                done => return done,
+            }
+        }
+        Err(last.expect("there is at least one choice"))
+    }
+
+    fn with(launcher: &Launcher, config: &Config, sizes: Sizes, state: usize) -> Result<Self, CudaError> {
+        let (windows, frames, joint) = (sizes.windows, config.num_frames, config.projection);
+        let pixels = 3 * config.image_size.pow(2);
+        let guests = sizes.frames;
+        let together = (sizes.micro * frames).max(sizes.frame_step);
+        let vision = VisionWork::new(launcher, config, together)?;
+        let head = HeadWork::new(launcher, config, sizes.micro)?;
+        let prompts = PromptWork::new(launcher, config, &sizes)?;
+        let text = TextWork::new(launcher, config)?;
+        let labels = LabelTable::new(launcher, joint)?;
+        let pixels = Exchange::new(launcher, sizes.frames * pixels)?;
+        let new_slots = Exchange::new(launcher, sizes.frames)?;
+        let slots = Exchange::new(launcher, windows * frames)?;
+        let video = Exchange::new(launcher, windows * joint)?;
+        let patches = Exchange::new(launcher, windows * config.patches() * joint)?;
+        let index = Exchange::new(launcher, windows * MOST_PROMPTS)?;
+        let logits = Exchange::new(launcher, windows * MOST_PROMPTS)?;
+        // What is left is others' too: a quarter of it, and no more than is ever of use.
+        let affordable = launcher.context.free_bytes()? / 4 / (state * size_of::<f16>());
+        let kept = affordable.clamp(2 * frames, MOST_STATES.max(2 * frames));
+        let ring = Ring::new(launcher, state, kept, guests)?;
+        launcher.finish()?;
+        Ok(Self {
+            sizes,
+            vision,
+            head,
+            prompts,
+            text,
+            ring,
+            labels,
+            pixels,
+            new_slots,
+            staged: Event::new(&launcher.context, sys::UNTIMED)?,
+            slots,
+            video,
+            patches,
+            index,
+            logits,
+        })
+    }
+
+    /// Clip features from window `first` on.
+    pub fn features(&self, config: &Config, first: usize) -> FeaturesAt {
+        let joint = config.projection;
+        FeaturesAt {
+            video: self.video.at().add(first * joint),
+            patches: self.patches.at().add(first * config.patches() * joint),
+        }
+    }
+}

@@ -1,0 +1,61 @@
+//! Where the CUDA tests run: on the GPU if there is one, else on the emulated device of tests/emulator, which
+//! is then built from kernels/ and put in the libraries' place.
+#![allow(dead_code)]
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::OnceLock;
+
+use gstxclip::backend::cuda::{CudaError, Gpu, probe, set_library_folder};
+
+/// The repository, also where prebuilt test programs run (scripts/gpu-check.sh).
+pub fn root() -> PathBuf {
+    let given = std::env::var_os("XCLIP_TEST_ROOT").map(PathBuf::from);
+    given.unwrap_or_else(|| env!("CARGO_MANIFEST_DIR").into())
+}
+
+/// The device, or none, of which a line on stderr tells: the calling test then has nothing to run on.
+pub fn device() -> Option<&'static Gpu> {
+    static FOUND: OnceLock<Result<Gpu, String>> = OnceLock::new();
+    let found = FOUND.get_or_init(|| match probe(0) {
+        Ok(gpu) => Ok(gpu),
+        // A driver that is there and does not work is no reason to test something else.
+        Err(error @ (CudaError::NoDriver { .. } | CudaError::NoDevice { .. })) => {
+            let folder = emulator().map_err(|why| format!("{error}; and no emulated device: {why}"))?;
+            set_library_folder(&folder);
+            probe(0).map_err(|error| format!("emulated device: {error}"))
+        }
+        Err(error) => panic!("{error}"),
+    });
+    match found {
+        Ok(gpu) => Some(gpu),
+        Err(why) => {
+            say(&format!("SKIPPED {}: {why}", std::thread::current().name().unwrap_or("test")));
+            None
+        }
+    }
+}
+
+/// The folder with the emulated libraries.
+pub fn emulator() -> Result<PathBuf, String> {
+    let folder = std::env::var_os("XCLIP_EMULATOR").map(PathBuf::from);
+    if let Some(folder) = folder.filter(|folder| folder.join("libcuda.so.1").exists()) {
+        return Ok(folder);
+    }
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("emulator");
+    let script = root().join("tests/emulator/build.sh");
+    let built = Command::new("bash").arg(script).arg(&folder).output().map_err(|e| format!("bash: {e}"))?;
+    if built.status.success() {
+        return Ok(folder);
+    }
+    let why = String::from_utf8_lossy(&built.stderr).into_owned();
+    // A compiler that is not there is a reason to skip; one that refuses the sources is a fault.
+    assert!(why.contains("is missing"), "tests/emulator/build.sh: {why}");
+    Err(why.trim().into())
+}
+
+/// Past the capture of the test harness, which shows nothing of a test that passes.
+pub fn say(line: &str) {
+    let _ = writeln!(std::io::stderr(), "{line}");
+}

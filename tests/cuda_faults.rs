@@ -1,0 +1,205 @@
+//! What can go wrong on the way to the GPU and on it: one message with the mend where it was named, one
+//! warning and the CPU where it was not. The emulated device brings the faults about (XCLIP_EMULATED_…).
+#![cfg(all(feature = "cuda", unix))]
+
+mod cuda_device;
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use cuda_device::{emulator, root, say};
+
+/// What one run of xclipd said.
+struct Run {
+    passed: bool,
+    out: String,
+    log: String,
+}
+
+impl Run {
+    /// The errors of a run that must have failed.
+    fn error(&self) -> &str {
+        assert!(!self.passed, "{}{}", self.out, self.log);
+        let errors: Vec<&str> = self.log.lines().filter(|line| line.starts_with("xclipd: ")).collect();
+        assert_eq!(errors.len(), 1, "one message: {}", self.log);
+        errors[0]
+    }
+
+    fn warnings(&self) -> Vec<&str> {
+        self.log.lines().filter(|line| line.contains("WARN")).collect()
+    }
+}
+
+fn xclipd(libraries: &Path, device: &str, environment: &[(&str, &str)]) -> Run {
+    let golden = root().join("tests/golden/small");
+    // Where the tests were carried to another machine, it is elsewhere.
+    let program = std::env::var_os("XCLIP_TEST_XCLIPD").unwrap_or(env!("CARGO_BIN_EXE_xclipd").into());
+    let said = Command::new(program)
+        .args(["verify", "--model", golden.to_str().unwrap(), "--device", device])
+        .args(["--golden", golden.join("golden.safetensors").to_str().unwrap()])
+        .env("XCLIP_CUDA_LIB_DIR", libraries)
+        .env("NO_COLOR", "1")
+        .env_remove("RUST_LOG")
+        .envs(environment.iter().copied())
+        .output()
+        .unwrap();
+    let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
+    Run { passed: said.status.success(), out: text(said.stdout), log: text(said.stderr) }
+}
+
+/// The emulated libraries, or a line that says why there is nothing to test with.
+fn libraries() -> Option<PathBuf> {
+    emulator()
+        .inspect_err(|why| {
+            say(&format!("SKIPPED {}: {why}", std::thread::current().name().unwrap_or("test")));
+        })
+        .ok()
+}
+
+/// Where this machine has the library itself, no folder hides it.
+fn is_installed(soname: &std::ffi::CStr) -> bool {
+    // SAFETY: a C string; the library is left open, as the backend would.
+    let found = unsafe { !libc::dlopen(soname.as_ptr(), libc::RTLD_LAZY).is_null() };
+    if found {
+        say(&format!("SKIPPED in part: this machine has {soname:?} itself"));
+    }
+    found
+}
+
+#[test]
+fn no_driver_is_said_with_where_it_was_looked_for() {
+    if is_installed(c"libcuda.so.1") {
+        return;
+    }
+    let empty = tempfile::tempdir().unwrap();
+    let run = xclipd(empty.path(), "cuda:0", &[]);
+    let expected =
+        format!("xclipd: no NVIDIA driver: libcuda.so.1 was not found; looked in {}", empty.path().display());
+    assert!(run.error().starts_with(&expected), "{}", run.error());
+    assert!(run.error().contains("Install driver 525 or newer"), "{}", run.error());
+    // A machine without a GPU is no reason for a warning.
+    let auto = xclipd(empty.path(), "auto", &[]);
+    assert!(auto.passed && auto.warnings().is_empty(), "{}{}", auto.out, auto.log);
+}
+
+/// (fault, what the message says, its mend)
+const FAULTS: [(&str, &str, &str); 3] = [
+    ("no-device", "device cuda:0 does not exist: the driver shows 0 GPUs", "nvidia-smi -L"),
+    ("old-driver", "is too old: it speaks CUDA 11.4, needed is 12.0", "Update it to driver 525"),
+    ("no-image", "the kernels for sm_90 do not load on this driver", "Update the driver"),
+];
+
+#[test]
+fn every_fault_at_the_start_is_one_message_with_its_mend() {
+    let Some(libraries) = libraries() else { return };
+    for (fault, what, mend) in FAULTS {
+        let run = xclipd(&libraries, "cuda:0", &[("XCLIP_EMULATED_FAULT", fault)]);
+        let error = run.error();
+        assert!(error.contains(what) && error.contains(mend), "{fault}: {error}");
+    }
+    let error = xclipd(&libraries, "cuda:3", &[]).error().to_string();
+    assert!(error.contains("device cuda:3 does not exist: the driver shows 1 GPUs"), "{error}");
+    let error = xclipd(&libraries, "cuda:0", &[("XCLIP_EMULATED_CAPABILITY", "7.5")]).error().to_string();
+    assert!(error.contains("compute capability 7.5; needed is 8.0 (Ampere) or newer"), "{error}");
+}
+
+#[test]
+fn with_auto_the_cpu_takes_over_with_at_most_one_warning() {
+    let Some(libraries) = libraries() else { return };
+    let faults = FAULTS.map(|(fault, ..)| ("XCLIP_EMULATED_FAULT", fault));
+    let others = [("XCLIP_EMULATED_CAPABILITY", "7.5"), ("XCLIP_EMULATED_MEMORY", "1")];
+    for fault in faults.into_iter().chain(others) {
+        let run = xclipd(&libraries, "auto", &[fault]);
+        assert!(run.passed, "{fault:?}: {}{}", run.out, run.log);
+        let device = run.out.lines().next().unwrap();
+        assert!(device.starts_with("cpu"), "{fault:?}: {device}");
+        // Without any GPU there is nothing to warn of.
+        let expected = usize::from(fault.1 != "no-device");
+        assert_eq!(run.warnings().len(), expected, "{fault:?}: {}", run.log);
+    }
+}
+
+#[test]
+fn a_library_that_is_missing_or_broken_is_named() {
+    let Some(libraries) = libraries() else { return };
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::copy(libraries.join("libcuda.so.1"), folder.path().join("libcuda.so.1")).unwrap();
+    if !is_installed(c"libcublasLt.so.12") {
+        let run = xclipd(folder.path(), "cuda:0", &[]);
+        let error = run.error();
+        assert!(error.contains("library libcublasLt.so.12 was not found; looked in "), "{error}");
+        assert!(
+            error.contains("pip install nvidia-cublas-cu12") && error.contains("cuda-lib-dir"),
+            "{error}"
+        );
+    }
+    std::fs::write(folder.path().join("libcuda.so.1"), "not a library").unwrap();
+    let run = xclipd(folder.path(), "cuda:0", &[]);
+    let path = folder.path().join("libcuda.so.1");
+    assert!(run.error().contains(&format!("library {} cannot be loaded", path.display())), "{}", run.error());
+}
+
+/// Fewer windows per batch, then one message.
+#[test]
+fn less_memory_makes_smaller_batches_and_too_little_one_message() {
+    let Some(libraries) = libraries() else { return };
+    let with = |mebibytes: u32| {
+        let memory = mebibytes.to_string();
+        let environment = [("XCLIP_EMULATED_MEMORY", memory.as_str()), ("RUST_LOG", "info")];
+        xclipd(&libraries, "cuda:0", &environment)
+    };
+    let smaller = |run: &Run| run.log.contains("windows per batch do not fit the GPU's memory");
+    let plenty = with(4096);
+    assert!(plenty.passed && !smaller(&plenty), "{}{}", plenty.out, plenty.log);
+    // Between all windows and none there are sizes that fit with fewer; 64 MiB alone are cuBLASLt's.
+    let mut fewer = 0;
+    for mebibytes in (1..=16).rev().map(|step| 64 + 4 * step) {
+        let run = with(mebibytes);
+        if run.passed {
+            fewer += usize::from(smaller(&run));
+        } else {
+            let error = run.error();
+            assert!(error.contains("out of memory on the GPU: ") && error.contains("nvidia-smi"), "{error}");
+        }
+    }
+    assert!(fewer > 0, "no size between {} and 64 MiB made smaller batches", 64 + 4 * 16);
+    assert!(!with(1).passed, "one MiB was enough");
+}
+
+#[test]
+fn a_lost_device_is_one_message_wherever_it_happens() {
+    let Some(libraries) = libraries() else { return };
+    for kernel in [0, 3, 40, 90] {
+        let fault = format!("lost:{kernel}");
+        let run = xclipd(&libraries, "cuda:0", &[("XCLIP_EMULATED_FAULT", &fault)]);
+        let error = run.error();
+        assert!(error.contains("the GPU was lost in cu"), "{error}");
+        assert!(
+            error.contains("CUDA_ERROR_ECC_UNCORRECTABLE") && error.contains("dmesg | grep -i xid"),
+            "{error}"
+        );
+    }
+}
+
+/// Chips with a cubin of their own, chips that take an older one's, chips that came later.
+#[test]
+fn every_chip_since_ampere_finds_kernels_that_load() {
+    let Some(libraries) = libraries() else { return };
+    for (capability, kernels) in [
+        ("8.0", "sm_80"),
+        ("8.6", "sm_86"),
+        ("8.7", "sm_86"),
+        ("8.9", "sm_89"),
+        ("9.0", "sm_90"),
+        ("10.0", "sm_100"),
+        ("10.3", "sm_100"),
+        ("11.0", "compute_80"),
+        ("12.0", "sm_120"),
+        ("12.1", "sm_120"),
+    ] {
+        let run = xclipd(&libraries, "cuda:0", &[("XCLIP_EMULATED_CAPABILITY", capability)]);
+        assert!(run.passed, "{capability}: {}{}", run.out, run.log);
+        let device = run.out.lines().next().unwrap();
+        assert!(device.contains(&format!("({kernels})")), "{capability}: {device}");
+    }
+}

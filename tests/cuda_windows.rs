@@ -1,0 +1,176 @@
+//! Batches on the CUDA backend: any number of windows, labels and frames gives what one window alone gives.
+#![cfg(all(feature = "cuda", unix))]
+
+mod cuda_device;
+
+use cuda_device::{device, root};
+use gstxclip::backend::cuda::CudaBackend;
+use gstxclip::backend::{Backend, BackendError, ClipFeatures, Prepared, TextFeatures};
+use gstxclip::command::bench::subject;
+use gstxclip::model::{Config, Heads, recipe};
+use gstxclip::preprocess::Reduced;
+
+/// Products of another size may add up in another order, in f32, and are rounded to f16: logits are about 20.
+const NEAR: f32 = 0.01;
+
+struct Bench {
+    config: Config,
+    backend: CudaBackend,
+    texts: Vec<TextFeatures>,
+}
+
+fn open(prompts: usize) -> Option<Bench> {
+    device()?;
+    let json = std::fs::read(root().join("tests/golden/small/config.json")).unwrap();
+    let config = Config::parse("config.json", &json, Heads::Hf).unwrap();
+    let mut backend = subject::synthetic_cuda(&config, 0).unwrap();
+    let texts = backend.encode_text(&subject::prompts(&config, prompts, 8)).unwrap();
+    Some(Bench { config, backend, texts })
+}
+
+impl Bench {
+    fn frames(&self, count: usize, seed: u32) -> Vec<Reduced> {
+        let size = self.config.image_size;
+        let pixels = recipe::frames_u8(count, size, size, seed);
+        let frame = |rgb: &[u8]| Reduced { size: size as u32, rgb: rgb.to_vec() };
+        pixels.chunks_exact(size * size * 3).map(frame).collect()
+    }
+
+    /// The states of `count` windows of their own frames.
+    fn windows(&mut self, count: usize) -> Vec<Prepared> {
+        let frames = self.frames(count * self.config.num_frames, 5);
+        self.backend.prepare(&frames.iter().collect::<Vec<_>>()).unwrap()
+    }
+
+    fn score(&mut self, states: &[Prepared], texts: &[&[TextFeatures]]) -> Vec<Vec<f32>> {
+        let clips = states.chunks(self.config.num_frames);
+        let windows: Vec<_> = clips.zip(texts).map(|(clip, texts)| (clip, *texts)).collect();
+        self.backend.score(&windows).unwrap()
+    }
+}
+
+fn near(found: &[f32], expected: &[f32]) -> bool {
+    found.len() == expected.len() && found.iter().zip(expected).all(|(a, b)| (a - b).abs() < NEAR)
+}
+
+#[test]
+fn a_replayed_graph_gives_what_single_launches_give() {
+    let Some(mut bench) = open(10) else { return };
+    let texts = bench.texts.clone();
+    for count in [1, 2, 3, 5] {
+        bench.backend.set_graphs(false);
+        let states = bench.windows(count);
+        let eager = bench.score(&states, &vec![&texts[..]; count]);
+        bench.backend.set_graphs(true);
+        let before = bench.backend.launches();
+        // Warm, captured, replayed twice.
+        for _ in 0..4 {
+            let states = bench.windows(count);
+            assert_eq!(bench.score(&states, &vec![&texts[..]; count]), eager, "{count} windows");
+        }
+        let before_replay = bench.backend.launches();
+        assert!(before_replay > before);
+        let states = bench.windows(count);
+        bench.score(&states, &vec![&texts[..]; count]);
+        assert_eq!(
+            bench.backend.launches() - before_replay,
+            3,
+            "prepare, encode and compare: one graph each"
+        );
+    }
+}
+
+#[test]
+fn windows_of_a_batch_do_not_see_each_other() {
+    let Some(mut bench) = open(10) else { return };
+    let (count, frames) = (19, bench.config.num_frames);
+    let states = bench.windows(count);
+    let texts = bench.texts.clone();
+    // Each window has labels of its own: other ones, and another number of them.
+    let of = |window: usize| &texts[window % 4..window % 4 + 1 + window % 6];
+    let all: Vec<&[TextFeatures]> = (0..count).map(of).collect();
+    let together = bench.score(&states, &all);
+    for window in [0, 1, 7, 18] {
+        let alone = bench.score(&states[window * frames..(window + 1) * frames], &[of(window)]);
+        assert!(near(&together[window], &alone[0]), "{window}: {:?} {:?}", together[window], alone[0]);
+    }
+    assert!(!near(&together[0][..1], &together[4][..1]), "other frames, same label: {together:?}");
+}
+
+#[test]
+fn stored_features_give_what_features_on_the_device_give() {
+    let Some(mut bench) = open(7) else { return };
+    let (count, frames) = (3, bench.config.num_frames);
+    let states = bench.windows(count);
+    let texts = bench.texts.clone();
+    let clips: Vec<&[Prepared]> = states.chunks(frames).collect();
+    let features = bench.backend.encode(&clips).unwrap();
+    let direct = bench.score(&states, &vec![&texts[..]; count]);
+    // Others pass in between.
+    bench.windows(5);
+    let stored = bench.backend.compare(&features.iter().collect::<Vec<&ClipFeatures>>(), &texts).unwrap();
+    assert_eq!(stored, direct);
+}
+
+#[test]
+fn labels_beyond_one_launch_and_beyond_the_table_come_in_their_order() {
+    let Some(mut bench) = open(600) else { return };
+    let states = bench.windows(2);
+    let texts = bench.texts.clone();
+    let all = bench.score(&states, &[&texts, &texts[595..]]);
+    assert_eq!((all[0].len(), all[1].len()), (600, 5));
+    for first in [0, 508, 595] {
+        let few = bench.score(&states, &[&texts[first..first + 5], &texts[..1]]);
+        assert!(near(&all[0][first..first + 5], &few[0]), "from {first}");
+    }
+    // New vectors of the same values: the table moves to a larger place.
+    let copies: Vec<TextFeatures> = texts.iter().map(|t| TextFeatures(t.0.to_vec().into())).collect();
+    assert_eq!(bench.score(&states, &[&copies, &copies[595..]]), all);
+    assert_eq!(bench.score(&states, &[&texts, &texts[595..]]), all);
+}
+
+#[test]
+fn a_full_ring_holds_states_on_the_host_with_the_same_results() {
+    let Some(mut bench) = open(3) else { return };
+    let texts = bench.texts.clone();
+    let frames = bench.config.num_frames;
+    let first = bench.windows(1);
+    let expected = bench.score(&first, &[&texts]);
+    // More frames than slots, all kept.
+    let mut kept = Vec::new();
+    for _ in 0..9 {
+        kept.extend(bench.windows(32));
+    }
+    let beyond = bench.windows(1);
+    assert_eq!(bench.score(&beyond, &[&texts]), expected);
+    // Windows of both kinds in one batch.
+    let mixed: Vec<Prepared> =
+        kept[kept.len() - frames..].iter().chain(&beyond).chain(&kept[..frames]).cloned().collect();
+    let of_kept = bench.score(&kept[..frames], &[&texts]);
+    let scores = bench.score(&mixed, &[&texts[..], &texts, &texts]);
+    assert!(near(&scores[1], &expected[0]) && near(&scores[2], &of_kept[0]), "{scores:?}");
+    // Slots come back when frames are forgotten.
+    drop((kept, mixed, beyond));
+    let again = bench.windows(1);
+    assert_eq!(bench.score(&again, &[&texts]), expected);
+}
+
+#[test]
+fn what_does_not_fit_is_refused_with_what_was_expected() {
+    let Some(mut bench) = open(2) else { return };
+    let Some(mut other) = open(2) else { return };
+    let (states, foreign) = (bench.windows(1), other.windows(1));
+    let texts = bench.texts.clone();
+    let mut refused = |clip: &[Prepared], texts: &[TextFeatures]| match bench.backend.score(&[(clip, texts)])
+    {
+        Err(error @ BackendError::Shape { .. }) => error.to_string(),
+        other => panic!("{other:?}"),
+    };
+    assert!(refused(&foreign, &texts).contains("another backend's"));
+    assert!(refused(&states[1..], &texts).contains("window: expected"));
+    let short = TextFeatures(vec![1.0; 3].into());
+    assert!(refused(&states, &[short]).contains("text features: expected"));
+    let frame = Reduced { size: 8, rgb: vec![0; 8 * 8 * 3] };
+    let error = bench.backend.prepare(&[&frame]).unwrap_err().to_string();
+    assert!(error.contains("frame: expected"), "{error}");
+}

@@ -1,0 +1,514 @@
+// The functions of the CUDA driver API that the backend loads (src/backend/cuda/sys.rs), and a few more that
+// make a library of it. Behaviour follows the driver API's documentation; where it leaves a choice, the
+// strictest one is taken.
+//
+// Environment, read by cuInit:
+//   XCLIP_EMULATED_MEMORY      MiB of device memory, default 6144
+//   XCLIP_EMULATED_CAPABILITY  compute capability, default 9.0
+//   XCLIP_EMULATED_ORDER       reverse: see block.cpp and work.hpp
+//   XCLIP_EMULATED_FAULT       one of: no-device; old-driver (speaks CUDA 11.4);
+//                              lost:N (the N-th kernel that runs meets an uncorrectable ECC error);
+//                              no-image (modules do not load)
+#include "emulated.hpp"
+#include "kernels.hpp"
+#include "memory.hpp"
+#include "work.hpp"
+
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <map>
+
+#define EXPORT extern "C" __attribute__((visibility("default")))
+
+using namespace emulated;
+
+namespace {
+
+struct Module {
+    std::string image;
+};
+
+struct Function {
+    const Kernel* kernel;
+    unsigned most_shared = 48 << 10;
+};
+
+struct Graph {
+    std::shared_ptr<const Nodes> nodes;
+};
+
+constexpr unsigned OPT_IN_SHARED = 99 << 10;
+
+bool initialized;
+int capability = 90;
+std::string fault_asked;
+long long kernels_until_lost = -1;
+thread_local bool has_context;
+std::map<Function*, std::unique_ptr<Function>> functions;
+
+// The lock, and what every call but a few begins with.
+struct Call {
+    std::lock_guard<std::recursive_mutex> guard{device_lock()};
+    Status status = initialized ? lost() : NOT_INITIALIZED;
+    Call() {
+        if (status == SUCCESS && !has_context) status = INVALID_CONTEXT;
+    }
+};
+#define BEGIN               \
+    Call call;              \
+    if (call.status != SUCCESS) return call.status
+
+Stream* stream_of(void* handle) { return handle == nullptr ? legacy_stream() : static_cast<Stream*>(handle); }
+#define STREAM(name, handle)           \
+    Stream* name = stream_of(handle);  \
+    if (!is_stream(name)) return INVALID_HANDLE
+
+Status say(Status status, const char* what, const char* why) {
+    fprintf(stderr, "emulated device: %s: %s\n", what, why);
+    return status;
+}
+
+Status run_kernel(const Kernel& kernel, const Launch& launch, const Bound& bound) {
+    if (kernels_until_lost >= 0 && kernels_until_lost-- == 0) return ECC_UNCORRECTABLE;
+    for (const void* pointer : bound.pointers) {
+        if (!is_device(pointer, 1)) {
+            char why[96];
+            snprintf(why, sizeof why, "argument %p is not a live device address", pointer);
+            return say(ILLEGAL_ADDRESS, kernel.name, why);
+        }
+    }
+    auto call = [](void* context) { static_cast<const Bound*>(context)->call(); };
+    const char* wrong = run(launch, call, const_cast<Bound*>(&bound));
+    if (*wrong != 0) {
+        Status status = strncmp(wrong, "access", 6) == 0       ? ILLEGAL_ADDRESS
+                        : strncmp(wrong, "misaligned", 10) == 0 ? MISALIGNED_ADDRESS
+                                                               : LAUNCH_FAILED;
+        return say(status, kernel.name, wrong);
+    }
+    std::string beside = check_guards();
+    return beside.empty() ? SUCCESS : say(ILLEGAL_ADDRESS, kernel.name, beside.c_str());
+}
+
+Status copy(void* to, const void* from, size_t bytes, bool device_to, bool device_from) {
+    if ((device_to && !is_device(to, bytes)) || (device_from && !is_device(from, bytes))) {
+        return say(ILLEGAL_ADDRESS, "copy", "outside of every allocation");
+    }
+    memmove(to, from, bytes);
+    return SUCCESS;
+}
+
+// Whether the driver would find code for this device in it. A cubin's flags name its chip; PTX is compiled.
+Status fits(const std::string& image) {
+    if (image.compare(0, 4, "\x7f" "ELF") != 0) {
+        return image.find(".version") != std::string::npos ? SUCCESS : INVALID_IMAGE;
+    }
+    uint32_t flags;
+    memcpy(&flags, image.data() + 48, sizeof flags);
+    // Up to ELF ABI 7 the low byte, from 8 on the one above.
+    int chip = (unsigned char)image[8] >= 8 ? flags >> 8 & 0xff : flags & 0xff;
+    return chip / 10 == capability / 10 && chip <= capability ? SUCCESS : NO_BINARY_FOR_GPU;
+}
+
+// The bytes of an ELF file by its section headers, of PTX by its end.
+std::string image_at(const void* data) {
+    const char* from = static_cast<const char*>(data);
+    if (memcmp(from, "\x7f" "ELF", 4) != 0) return from;
+    uint64_t headers, end = 64;
+    uint16_t size, count;
+    memcpy(&headers, from + 40, 8);
+    memcpy(&size, from + 58, 2);
+    memcpy(&count, from + 60, 2);
+    end = headers + (uint64_t)size * count;
+    for (unsigned i = 0; i < count; i++) {
+        const char* header = from + headers + (uint64_t)i * size;
+        uint32_t type;
+        uint64_t offset, bytes;
+        memcpy(&type, header + 4, 4);
+        memcpy(&offset, header + 24, 8);
+        memcpy(&bytes, header + 32, 8);
+        if (type != 8 && offset + bytes > end) end = offset + bytes;
+    }
+    return std::string(from, end);
+}
+
+bool has_kernel(const std::string& image, const std::string& name) {
+    if (image.compare(0, 4, "\x7f" "ELF") != 0) return image.find(".entry " + name + "(") != std::string::npos;
+    std::string symbol(1, '\0');
+    symbol += name;
+    symbol += '\0';
+    return image.find(symbol) != std::string::npos;
+}
+
+struct Named {
+    int status;
+    const char *name, *text;
+};
+const Named NAMES[] = {
+    {SUCCESS, "CUDA_SUCCESS", "no error"},
+    {INVALID_VALUE, "CUDA_ERROR_INVALID_VALUE", "invalid argument"},
+    {OUT_OF_MEMORY, "CUDA_ERROR_OUT_OF_MEMORY", "out of memory"},
+    {NOT_INITIALIZED, "CUDA_ERROR_NOT_INITIALIZED", "initialization error"},
+    {NO_DEVICE, "CUDA_ERROR_NO_DEVICE", "no CUDA-capable device is detected"},
+    {INVALID_DEVICE, "CUDA_ERROR_INVALID_DEVICE", "invalid device ordinal"},
+    {INVALID_IMAGE, "CUDA_ERROR_INVALID_IMAGE", "device kernel image is invalid"},
+    {INVALID_CONTEXT, "CUDA_ERROR_INVALID_CONTEXT", "invalid device context"},
+    {NO_BINARY_FOR_GPU, "CUDA_ERROR_NO_BINARY_FOR_GPU", "no kernel image is available for execution on the device"},
+    {ECC_UNCORRECTABLE, "CUDA_ERROR_ECC_UNCORRECTABLE", "uncorrectable ECC error encountered"},
+    {INVALID_HANDLE, "CUDA_ERROR_INVALID_HANDLE", "invalid resource handle"},
+    {NOT_FOUND, "CUDA_ERROR_NOT_FOUND", "named symbol not found"},
+    {NOT_READY, "CUDA_ERROR_NOT_READY", "device not ready"},
+    {ILLEGAL_ADDRESS, "CUDA_ERROR_ILLEGAL_ADDRESS", "an illegal memory access was encountered"},
+    {LAUNCH_OUT_OF_RESOURCES, "CUDA_ERROR_LAUNCH_OUT_OF_RESOURCES", "too many resources requested for launch"},
+    {MISALIGNED_ADDRESS, "CUDA_ERROR_MISALIGNED_ADDRESS", "misaligned address"},
+    {LAUNCH_FAILED, "CUDA_ERROR_LAUNCH_FAILED", "unspecified launch failure"},
+    {CAPTURE_UNSUPPORTED, "CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED", "operation not permitted when stream is capturing"},
+    {CAPTURE_INVALIDATED, "CUDA_ERROR_STREAM_CAPTURE_INVALIDATED", "operation failed due to a previous error during capture"},
+    {CAPTURE_UNMATCHED, "CUDA_ERROR_STREAM_CAPTURE_UNMATCHED", "capture was not initiated in this stream"},
+    {CAPTURE_UNJOINED, "CUDA_ERROR_STREAM_CAPTURE_UNJOINED", "capturing stream has unjoined work"},
+    {CAPTURE_ISOLATION, "CUDA_ERROR_STREAM_CAPTURE_ISOLATION", "dependency created on uncaptured work in another stream"},
+    {CAPTURED_EVENT, "CUDA_ERROR_CAPTURED_EVENT", "operation not permitted on an event last recorded in a capturing stream"},
+    {CAPTURE_WRONG_THREAD, "CUDA_ERROR_STREAM_CAPTURE_WRONG_THREAD", "attempt to terminate a thread-local capture sequence from another thread"},
+};
+
+int describe(int status, const char** out, const char* Named::*which) {
+    for (const Named& named : NAMES) {
+        if (named.status == status) {
+            *out = named.*which;
+            return SUCCESS;
+        }
+    }
+    *out = nullptr;
+    return INVALID_VALUE;
+}
+
+}  // namespace
+
+// For libcublasLt.so.12.
+EXPORT int emulated_enqueue(void* stream, Act act) {
+    BEGIN;
+    STREAM(to, stream);
+    return enqueue(to, std::move(act));
+}
+EXPORT bool emulated_is_device(const void* from, size_t bytes) { return is_device(from, bytes); }
+EXPORT int emulated_check_guards(const char* what) {
+    std::string beside = check_guards();
+    return beside.empty() ? SUCCESS : say(ILLEGAL_ADDRESS, what, beside.c_str());
+}
+
+EXPORT int cuInit(unsigned flags) {
+    std::lock_guard<std::recursive_mutex> guard(device_lock());
+    if (flags != 0) return INVALID_VALUE;
+    auto variable = [](const char* name) { return std::string(getenv(name) != nullptr ? getenv(name) : ""); };
+    fault_asked = variable("XCLIP_EMULATED_FAULT");
+    if (fault_asked == "no-device") return NO_DEVICE;
+    if (!initialized) {
+        std::string memory = variable("XCLIP_EMULATED_MEMORY"), chip = variable("XCLIP_EMULATED_CAPABILITY");
+        if (!memory.empty()) set_memory_limit((size_t)atoll(memory.c_str()) << 20);
+        if (!chip.empty()) capability = (int)(atof(chip.c_str()) * 10 + 0.5);
+        if (fault_asked.compare(0, 5, "lost:") == 0) kernels_until_lost = atoll(fault_asked.c_str() + 5);
+    }
+    initialized = true;
+    return SUCCESS;
+}
+
+EXPORT int cuDriverGetVersion(int* version) {
+    std::string fault = getenv("XCLIP_EMULATED_FAULT") != nullptr ? getenv("XCLIP_EMULATED_FAULT") : "";
+    *version = fault == "old-driver" ? 11040 : 12000;
+    return SUCCESS;
+}
+
+EXPORT int cuGetErrorName(int status, const char** out) { return describe(status, out, &Named::name); }
+EXPORT int cuGetErrorString(int status, const char** out) { return describe(status, out, &Named::text); }
+
+EXPORT int cuDeviceGetCount(int* count) {
+    if (!initialized) return NOT_INITIALIZED;
+    *count = 1;
+    return SUCCESS;
+}
+
+EXPORT int cuDeviceGet(int* device, int ordinal) {
+    if (!initialized) return NOT_INITIALIZED;
+    if (ordinal != 0) return INVALID_DEVICE;
+    *device = 0;
+    return SUCCESS;
+}
+
+EXPORT int cuDeviceGetName(char* name, int bytes, int device) {
+    if (device != 0) return INVALID_DEVICE;
+    snprintf(name, (size_t)bytes, "emulated device");
+    return SUCCESS;
+}
+
+EXPORT int cuDeviceTotalMem_v2(size_t* bytes, int device) {
+    if (device != 0) return INVALID_DEVICE;
+    *bytes = memory_limit();
+    return SUCCESS;
+}
+
+EXPORT int cuDeviceGetAttribute(int* value, int attribute, int device) {
+    if (device != 0) return INVALID_DEVICE;
+    switch (attribute) {
+    case 1: *value = 1024; break;             // threads of a block
+    case 2: case 3: *value = 1024; break;     // … along x, y
+    case 4: *value = 64; break;               // … along z
+    case 5: *value = 0x7fffffff; break;       // blocks along x
+    case 6: case 7: *value = 65535; break;    // … along y, z
+    case 8: *value = 48 << 10; break;         // shared memory of a block
+    case 10: *value = 32; break;              // lanes of a warp
+    case 16: *value = 132; break;             // multiprocessors
+    case 38: *value = 50 << 20; break;        // bytes of L2
+    case 39: *value = 2048; break;            // threads of a multiprocessor
+    case 75: *value = capability / 10; break;
+    case 76: *value = capability % 10; break;
+    case 97: *value = OPT_IN_SHARED; break;
+    case 115: *value = 0; break;              // memory pools
+    default: return INVALID_VALUE;
+    }
+    return SUCCESS;
+}
+
+EXPORT int cuDevicePrimaryCtxRetain(void** context, int device) {
+    std::lock_guard<std::recursive_mutex> guard(device_lock());
+    if (!initialized) return NOT_INITIALIZED;
+    if (device != 0) return INVALID_DEVICE;
+    if (lost() != SUCCESS) return lost();
+    static int primary;
+    *context = &primary;
+    return SUCCESS;
+}
+EXPORT int cuDevicePrimaryCtxRelease_v2(int device) { return device == 0 ? SUCCESS : INVALID_DEVICE; }
+EXPORT int cuCtxSetCurrent(void* context) {
+    has_context = context != nullptr;
+    return lost();
+}
+EXPORT int cuCtxSynchronize() {
+    BEGIN;
+    return synchronize_all();
+}
+
+EXPORT int cuMemGetInfo_v2(size_t* free, size_t* total) {
+    BEGIN;
+    *total = memory_limit();
+    *free = *total - memory_used();
+    return SUCCESS;
+}
+
+EXPORT int cuMemAlloc_v2(uint64_t* address, size_t bytes) {
+    BEGIN;
+    if (Status status = unsafe_while_capturing()) return status;
+    if (bytes == 0) return INVALID_VALUE;
+    *address = allocate(bytes);
+    return *address != 0 ? SUCCESS : OUT_OF_MEMORY;
+}
+
+EXPORT int cuMemFree_v2(uint64_t address) {
+    BEGIN;
+    // It waits for the device.
+    if (Status status = synchronize_all()) return status;
+    return release(address) ? SUCCESS : INVALID_VALUE;
+}
+
+EXPORT int cuMemHostAlloc(void** memory, size_t bytes, unsigned) {
+    BEGIN;
+    if (Status status = unsafe_while_capturing()) return status;
+    *memory = allocate_pinned(bytes);
+    return *memory != nullptr ? SUCCESS : OUT_OF_MEMORY;
+}
+
+EXPORT int cuMemFreeHost(void* memory) {
+    BEGIN;
+    if (Status status = synchronize_all()) return status;
+    return release_pinned(memory) ? SUCCESS : INVALID_VALUE;
+}
+
+EXPORT int cuMemcpyHtoDAsync_v2(uint64_t to, const void* from, size_t bytes, void* stream) {
+    BEGIN;
+    STREAM(in, stream);
+    void* target = (void*)to;
+    if (!is_device(target, bytes)) return INVALID_VALUE;
+    if (is_pinned(from, bytes) || in->capture != nullptr) {
+        return enqueue(in, [=] { return copy(target, from, bytes, true, false); });
+    }
+    // Memory that may be paged out is read before the call returns.
+    auto staged = std::make_shared<std::string>(static_cast<const char*>(from), bytes);
+    return enqueue(in, [=] { return copy(target, staged->data(), bytes, true, false); });
+}
+
+EXPORT int cuMemcpyDtoHAsync_v2(void* to, uint64_t from, size_t bytes, void* stream) {
+    BEGIN;
+    STREAM(in, stream);
+    const void* source = (const void*)from;
+    if (!is_device(source, bytes)) return INVALID_VALUE;
+    Status status = enqueue(in, [=] { return copy(to, source, bytes, false, true); });
+    // Into memory that may be paged out it returns when it is done.
+    if (status == SUCCESS && in->capture == nullptr && !is_pinned(to, bytes)) return synchronize(in);
+    return status;
+}
+
+EXPORT int cuMemcpyDtoDAsync_v2(uint64_t to, uint64_t from, size_t bytes, void* stream) {
+    BEGIN;
+    STREAM(in, stream);
+    if (!is_device((void*)to, bytes) || !is_device((void*)from, bytes)) return INVALID_VALUE;
+    return enqueue(in, [=] { return copy((void*)to, (void*)from, bytes, true, true); });
+}
+
+EXPORT int cuMemsetD8Async(uint64_t to, unsigned char value, size_t bytes, void* stream) {
+    BEGIN;
+    STREAM(in, stream);
+    if (!is_device((void*)to, bytes)) return INVALID_VALUE;
+    return enqueue(in, [=]() -> Status {
+        if (!is_device((void*)to, bytes)) return ILLEGAL_ADDRESS;
+        memset((void*)to, value, bytes);
+        return SUCCESS;
+    });
+}
+
+EXPORT int cuStreamCreate(void** stream, unsigned flags) {
+    BEGIN;
+    if (flags > 1) return INVALID_VALUE;
+    *stream = create_stream(flags == 0);
+    return SUCCESS;
+}
+
+EXPORT int cuStreamDestroy_v2(void* stream) {
+    std::lock_guard<std::recursive_mutex> guard(device_lock());
+    Stream* gone = stream_of(stream);
+    if (stream == nullptr || !is_stream(gone)) return INVALID_HANDLE;
+    return destroy_stream(gone);
+}
+
+EXPORT int cuStreamSynchronize(void* stream) {
+    BEGIN;
+    STREAM(in, stream);
+    return synchronize(in);
+}
+
+EXPORT int cuStreamWaitEvent(void* stream, void* event, unsigned) {
+    BEGIN;
+    STREAM(in, stream);
+    return wait(in, static_cast<Event*>(event));
+}
+
+EXPORT int cuStreamBeginCapture_v2(void* stream, int mode) {
+    BEGIN;
+    STREAM(in, stream);
+    return begin_capture(in, mode);
+}
+
+EXPORT int cuStreamEndCapture(void* stream, void** graph) {
+    BEGIN;
+    STREAM(in, stream);
+    *graph = nullptr;
+    auto nodes = std::make_shared<Nodes>();
+    if (Status status = end_capture(in, *nodes)) return status;
+    *graph = new Graph{nodes};
+    return SUCCESS;
+}
+
+EXPORT int cuStreamIsCapturing(void* stream, int* status) {
+    BEGIN;
+    STREAM(in, stream);
+    *status = in->capture == nullptr ? 0 : in->capture->invalid ? 2 : 1;
+    return SUCCESS;
+}
+
+EXPORT int cuEventCreate(void** event, unsigned flags) {
+    BEGIN;
+    const unsigned DISABLE_TIMING = 2;
+    *event = new Event{(flags & DISABLE_TIMING) == 0, nullptr, nullptr, {}};
+    return SUCCESS;
+}
+EXPORT int cuEventDestroy_v2(void* event) {
+    std::lock_guard<std::recursive_mutex> guard(device_lock());
+    delete static_cast<Event*>(event);
+    return SUCCESS;
+}
+EXPORT int cuEventRecord(void* event, void* stream) {
+    BEGIN;
+    STREAM(in, stream);
+    return record(static_cast<Event*>(event), in);
+}
+EXPORT int cuEventSynchronize(void* event) {
+    BEGIN;
+    return synchronize(static_cast<Event*>(event));
+}
+EXPORT int cuEventElapsedTime(float* milliseconds, void* from, void* to) {
+    BEGIN;
+    auto *begin = static_cast<Event*>(from), *end = static_cast<Event*>(to);
+    if (!begin->timed || !end->timed || begin->mark == nullptr || end->mark == nullptr) return INVALID_HANDLE;
+    if (!begin->mark->done || !end->mark->done) return NOT_READY;
+    *milliseconds = (float)(end->mark->milliseconds - begin->mark->milliseconds);
+    return SUCCESS;
+}
+
+EXPORT int cuModuleLoadData(void** module, const void* data) {
+    BEGIN;
+    if (Status status = unsafe_while_capturing()) return status;
+    if (fault_asked == "no-image") return NO_BINARY_FOR_GPU;
+    std::string image = image_at(data);
+    if (Status status = fits(image)) return status;
+    *module = new Module{std::move(image)};
+    return SUCCESS;
+}
+EXPORT int cuModuleUnload(void* module) {
+    std::lock_guard<std::recursive_mutex> guard(device_lock());
+    delete static_cast<Module*>(module);
+    return SUCCESS;
+}
+EXPORT int cuModuleGetFunction(void** function, void* module, const char* name) {
+    BEGIN;
+    const Kernel* kernel = find_kernel(name);
+    if (kernel == nullptr || !has_kernel(static_cast<Module*>(module)->image, name)) return NOT_FOUND;
+    auto made = std::make_unique<Function>();
+    made->kernel = kernel;
+    *function = made.get();
+    functions[made.get()] = std::move(made);
+    return SUCCESS;
+}
+EXPORT int cuFuncSetAttribute(void* function, int attribute, int value) {
+    BEGIN;
+    const int MAX_DYNAMIC_SHARED = 8;
+    if (functions.count(static_cast<Function*>(function)) == 0) return INVALID_HANDLE;
+    if (attribute != MAX_DYNAMIC_SHARED || value < 0 || (unsigned)value > OPT_IN_SHARED) return INVALID_VALUE;
+    static_cast<Function*>(function)->most_shared = (unsigned)value;
+    return SUCCESS;
+}
+
+EXPORT int cuLaunchKernel(void* function, unsigned grid_x, unsigned grid_y, unsigned grid_z, unsigned block_x,
+                          unsigned block_y, unsigned block_z, unsigned shared, void* stream, void** parameters,
+                          void** extra) {
+    BEGIN;
+    STREAM(in, stream);
+    auto* what = static_cast<Function*>(function);
+    if (functions.count(what) == 0) return INVALID_HANDLE;
+    const Kernel& kernel = *what->kernel;
+    if (extra != nullptr || grid_x == 0 || grid_y == 0 || grid_z == 0 || grid_x > 0x7fffffff || grid_y > 65535 ||
+        grid_z > 65535 || block_x == 0 || block_y == 0 || block_z == 0 || block_x > 1024 || block_y > 1024 ||
+        block_z > 64 || (unsigned long long)block_x * block_y * block_z > 1024 || shared > what->most_shared) {
+        return say(INVALID_VALUE, kernel.name, "launch geometry beyond the device's limits");
+    }
+    if (block_x * block_y * block_z > kernel.most_threads) {
+        return say(LAUNCH_OUT_OF_RESOURCES, kernel.name, "more threads than its __launch_bounds__");
+    }
+    Launch launch{{grid_x, grid_y, grid_z}, {block_x, block_y, block_z}, shared};
+    Bound bound = kernel.bind(parameters);
+    return enqueue(in, [&kernel, launch, bound] { return run_kernel(kernel, launch, bound); });
+}
+
+EXPORT int cuGraphInstantiateWithFlags(void** executable, void* graph, unsigned long long) {
+    BEGIN;
+    *executable = new Graph(*static_cast<Graph*>(graph));
+    return SUCCESS;
+}
+EXPORT int cuGraphLaunch(void* executable, void* stream) {
+    BEGIN;
+    STREAM(in, stream);
+    return launch(static_cast<Graph*>(executable)->nodes, in);
+}
+EXPORT int cuGraphDestroy(void* graph) {
+    std::lock_guard<std::recursive_mutex> guard(device_lock());
+    delete static_cast<Graph*>(graph);
+    return SUCCESS;
+}
+EXPORT int cuGraphExecDestroy(void* executable) { return cuGraphDestroy(executable); }
