@@ -116,9 +116,9 @@ sanitize() {
     compute-sanitizer --tool "$tool" --error-exitcode 9 "$here/bin/$program" --test-threads 1 "$@"
 }
 
-# bench MODEL WINDOWS
+# bench WINDOWS MODEL-ARGUMENTS...
 bench() {
-    "$here/bin/xclipd" bench --config "$1" --device cuda:0 --windows "$2" --rounds "$rounds" | tee "$results/bench.out"
+    "$here/bin/xclipd" bench "${@:2}" --device cuda:0 --windows "$1" --rounds "$rounds" | tee "$results/bench.out"
     [ "$emulated" = no ] || {
         echo "remark: emulated: these times say nothing about any GPU"
         return 0
@@ -171,12 +171,17 @@ run() {
         check "memcheck, backend" memcheck-backend sanitize memcheck cuda_backend small_holds two_backends
         check "racecheck, backend" racecheck-backend sanitize racecheck cuda_backend small_holds
     fi
-    check "bench base-patch32, 1 window" bench-b32-1 bench base-patch32 1
+    if [ "$emulated" = yes ]; then
+        "$here/bin/xclipd" generate-weights "$here/root/tests/golden/small/config.json" "$results/small"
+        check "bench small, 2 windows" bench-small bench 2 --model "$results/small"
+    else
+        check "bench base-patch32, 1 window" bench-b32-1 bench 1 --config base-patch32
+    fi
     if [ "$quick" = no ] && [ "$emulated" = no ]; then
-        check "bench base-patch32, 8 windows" bench-b32-8 bench base-patch32 8
-        check "bench base-patch32, 64 windows" bench-b32-64 bench base-patch32 64
-        check "bench base-patch16, 1 window" bench-b16-1 bench base-patch16 1
-        check "bench base-patch16, 64 windows" bench-b16-64 bench base-patch16 64
+        check "bench base-patch32, 8 windows" bench-b32-8 bench 8 --config base-patch32
+        check "bench base-patch32, 64 windows" bench-b32-64 bench 64 --config base-patch32
+        check "bench base-patch16, 1 window" bench-b16-1 bench 1 --config base-patch16
+        check "bench base-patch16, 64 windows" bench-b16-64 bench 64 --config base-patch16
     fi
     [ "$quick" = yes ] || check "PyTorch beside us" peers peers
     {

@@ -12,7 +12,7 @@
 #define EXPORT extern "C" __attribute__((visibility("default")))
 
 #if defined(__x86_64__)
-#define FOR_EACH_PROCESSOR __attribute__((target_clones("default", "arch=haswell", "arch=skylake-avx512")))
+#define FOR_EACH_PROCESSOR __attribute__((target_clones("default", "avx2")))
 #else
 #define FOR_EACH_PROCESSOR
 #endif
@@ -89,22 +89,32 @@ bool is_supported(const Desc& desc, const Layout& a, const Layout& b, const Layo
            d.columns == n && c.rows == m && c.columns == n;
 }
 
-// Rows of A and columns of B that one pass holds in registers.
-constexpr size_t TALL = 32, WIDE = 6;
+// Rows of A and columns of B that one pass holds in registers: 12 of AVX2's 16.
+constexpr size_t TALL = 16, WIDE = 6;
 
-// sums[j][i] += Σ_k a[k][i]·b[j][k]
-FOR_EACH_PROCESSOR void tile(const float* a, const float* const* b, size_t depth, float* sums) {
-    typedef float Vector __attribute__((vector_size(32)));
-    Vector sum[WIDE][TALL / 8] = {};
-    for (size_t k = 0; k < depth; k++) {
-        const Vector* column = reinterpret_cast<const Vector*>(a + k * TALL);
-        for (size_t j = 0; j < WIDE; j++) {
-            float factor = b[j][k];
-            for (size_t i = 0; i < TALL / 8; i++) sum[j][i] += column[i] * factor;
-        }
+// sums[j][i] = Σ_k a[k][i]·b[j][k]. Vectors are lowered before functions are cloned for a processor, so each
+// processor's is written out by the macro.
+#define TILE(name, ...)                                                                          \
+    __VA_ARGS__ void name(const float* a, const float* const* b, size_t depth, float* sums) {    \
+        typedef float Vector __attribute__((vector_size(32)));                                   \
+        Vector sum[WIDE][2] = {};                                                                \
+        for (size_t k = 0; k < depth; k++) {                                                     \
+            const Vector* column = reinterpret_cast<const Vector*>(a + k * TALL);                \
+            Vector low = column[0], high = column[1];                                            \
+            _Pragma("GCC unroll 6") for (size_t j = 0; j < WIDE; j++) {                          \
+                sum[j][0] += low * b[j][k];                                                      \
+                sum[j][1] += high * b[j][k];                                                     \
+            }                                                                                    \
+        }                                                                                        \
+        memcpy(sums, sum, sizeof sum);                                                           \
     }
-    memcpy(sums, sum, sizeof sum);
-}
+TILE(tile_anywhere)
+#if defined(__x86_64__)
+TILE(tile_avx2, __attribute__((target("avx2,fma"))))
+const auto tile = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") ? tile_avx2 : tile_anywhere;
+#else
+const auto tile = tile_anywhere;
+#endif
 
 FOR_EACH_PROCESSOR void to_floats(const uint16_t* from, size_t count, float* to) {
     for (size_t i = 0; i < count; i++) to[i] = emulated::half_to_float(from[i]);
