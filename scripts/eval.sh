@@ -12,4 +12,7 @@ step "xclipd" cargo build --release --locked --bin xclipd --example rtsp_eval
 step "clips and streams" "$target/release/xclipd" eval --model "$model" --clips "${EVAL_CLIPS:-1000}" \
     --streams "${EVAL_STREAMS:-20}" --quiet-streams "${EVAL_QUIET:-30}" --seconds "$seconds" \
     --out "$target/eval" --sweep --cameras
+# The sweep chose the gate's defaults; other streams judge them.
+step "fresh streams" "$target/release/xclipd" eval --model "$model" --clips 0 --streams "${EVAL_STREAMS:-20}" \
+    --quiet-streams "${EVAL_QUIET:-30}" --seconds "$seconds" --skip-streams 100
 step "two streams over RTSP" "$target/release/examples/rtsp_eval" "$model" "$seconds"

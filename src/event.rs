@@ -112,14 +112,14 @@ impl GateSettings {
 }
 
 impl Default for GateSettings {
-    /// For 2 s windows every 0.5 s. A strong score (0.1 → 1.0) passes onset in its first window, a weak
-    /// one needs two or three: smoothing is the confirmation, so `min_duration_on` adds no second one to
-    /// the delay. Dips shorter than a second are merged; ends are dated back, so waiting costs no accuracy.
+    /// For 2 s windows every 0.5 s, chosen by the sweep of models/demo/README.md: a high onset keeps quiet as
+    /// well as a lower one behind smoothing, and tells earlier. Dips shorter than a second are merged; ends
+    /// are dated back, so waiting costs no accuracy.
     fn default() -> Self {
         Self {
-            onset: 0.6,
+            onset: 0.8,
             offset: 0.4,
-            smoothing: Duration::from_millis(500),
+            smoothing: Duration::ZERO,
             min_duration_on: Duration::ZERO,
             min_duration_off: Duration::from_secs(1),
             cooldown: Duration::ZERO,

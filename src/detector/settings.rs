@@ -105,7 +105,7 @@ mod tests {
             (Settings { geometry: Some(Geometry::ShortestEdge { short: 95 }), ..base() }, "resize"),
             (Settings { gate: GateSettings { onset: 1.5, ..gate }, ..base() }, "onset"),
             (Settings { gate: GateSettings { offset: f32::NAN, ..gate }, ..base() }, "offset"),
-            (Settings { gate: GateSettings { offset: 0.7, ..gate }, ..base() }, "offset"),
+            (Settings { gate: GateSettings { offset: 0.9, ..gate }, ..base() }, "offset"),
             (Settings { roi: Roi { x: 0.5, y: 0.0, w: 0.6, h: 1.0 }, ..base() }, "roi"),
         ] {
             let message = settings.validate(&RULE).unwrap_err().to_string();

@@ -69,7 +69,9 @@ fn labels(names: &[&str]) -> Labels {
 /// Four frames a second, so a window of T = 4 is a second long; one each two frames.
 fn settings() -> Settings {
     let zero = Duration::ZERO;
-    let gate = GateSettings { smoothing: zero, min_duration_off: zero, ..GateSettings::default() };
+    let (onset, offset) = (0.6, 0.4);
+    let gate =
+        GateSettings { onset, offset, smoothing: zero, min_duration_off: zero, ..GateSettings::default() };
     Settings { sample_rate: Some((4, 1)), gate, ..Settings::default() }
 }
 

@@ -239,7 +239,8 @@ mod tests {
     fn plain() -> GateSettings {
         let zero = Duration::ZERO;
         let base = GateSettings::default();
-        GateSettings { smoothing: zero, min_duration_off: zero, cooldown: zero, ..base }
+        let (onset, offset) = (0.6, 0.4);
+        GateSettings { onset, offset, smoothing: zero, min_duration_off: zero, cooldown: zero, ..base }
     }
 
     /// One window each 500 ms from 2 s on: what each probability brought.

@@ -197,14 +197,14 @@ mod tests {
 
     #[test]
     fn without_truth_the_lowest_silent_onset_is_taken() {
-        let mut video = video(0.72, 0.1);
+        let mut video = video(0.82, 0.1);
         video.truth.clear();
         let footage = Footage { videos: vec![video], known: vec![] };
         assert_eq!(temperature_factor(&footage), None);
         let fit = fit(&footage, 0.0);
         assert!(fit.reliability.is_none());
         let threshold = &fit.thresholds[0];
-        assert_eq!(threshold.onset, 0.75);
+        assert_eq!(threshold.onset, 0.85);
         assert!(threshold.before.false_per_hour() > 0.0);
         assert_eq!(threshold.after.false_per_hour(), 0.0);
     }

@@ -25,7 +25,7 @@ pub struct Tally {
     top5: [usize; ACTIONS],
     /// By each of an action's two phrasings never trained.
     held_out: [usize; 2],
-    /// Scores of the true labels over onset, and of the other labels under offset.
+    /// Scores of the true labels over 0.6, and of the other labels under 0.4.
     present: usize,
     absent: usize,
     labels: [usize; 2],

@@ -39,6 +39,10 @@ pub struct Eval {
     #[cfg(feature = "gst")]
     #[arg(long, value_name = "STREAMS")]
     pub quiet_streams: Option<u32>,
+    /// Leave out so many streams of each kind first: what was chosen by some is judged by others, 0 to 700
+    #[cfg(feature = "gst")]
+    #[arg(long, value_name = "STREAMS", default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=700))]
+    pub skip_streams: u32,
     /// With --streams and --out: compare backgrounds and competitions, vary onset, offset, smoothing,
     /// durations and hop one at a time and together
     #[cfg(feature = "gst")]

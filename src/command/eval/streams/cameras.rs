@@ -42,7 +42,7 @@ pub fn measure(arguments: &Eval) -> Result<(), CommandError> {
     for (name, camera) in &cameras {
         let mut sum = Figures::default();
         for number in 0..count {
-            let stream = Stream::new(WHOLE, number, arguments.seconds);
+            let stream = Stream::new(WHOLE, u64::from(arguments.skip_streams) + number, arguments.seconds);
             let recording = play(arguments, &stream, camera)?;
             sum.add(&Figures::of(&stream.truth(true), &recording.events, stream.seconds()));
             bar.inc(1);

@@ -107,6 +107,7 @@ fn play_all<T>(
     let mut played = Vec::new();
     for kind in 0..KINDS.len() {
         for number in 0..count(kind) {
+            let number = u64::from(arguments.skip_streams) + number;
             let stream = Stream::new(kind, number, arguments.seconds);
             let result = play(&stream)?;
             played.push((kind, stream, result));
