@@ -28,7 +28,7 @@ learn() {
 step "drawing program" cargo build --release --locked --no-default-features --bin xclipd
 step "Python environment" environment
 step "plain scenes" learn "$out/plain" "${TRAIN_CLIPS_PLAIN:-150000}" --hardness 0.1 0.15
-step "whole world" learn "$out/whole" "${TRAIN_CLIPS_WHOLE:-150000}" --warm "$out/plain" --seed 500000000 \
-    --hardness 0.75 0.75 --rate 4e-4 --decay 0.8
+step "whole world" learn "$out/whole" "${TRAIN_CLIPS_WHOLE:-250000}" --warm "$out/plain" --seed 500000000 \
+    --hardness 0.8 0.8 --rate 5e-4 --decay 0.75
 step "export" "$python" training/export.py "$out/whole" "$out/demo"
 echo "the model is in $out/demo; measure it with: scripts/eval.sh $out/demo"

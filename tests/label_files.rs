@@ -31,7 +31,7 @@ fn surveillance_thresholds_and_times_are_read_with_their_units() {
     assert_eq!(labels.background.len(), 8);
     let fence = &labels.labels[0];
     assert_eq!((fence.name.as_str(), fence.prompts.len()), ("climbing a fence", 3));
-    assert_eq!((fence.gate.onset, fence.gate.offset), (Some(0.7), Some(0.5)));
+    assert_eq!((fence.gate.onset, fence.gate.offset), (Some(0.9), Some(0.5)));
     assert_eq!(fence.gate.min_duration_on, Some(Duration::from_secs(1)));
     assert_eq!(fence.gate.cooldown, Some(Duration::from_secs(120)));
     assert_eq!(fence.severity.as_deref(), Some("alert"));
