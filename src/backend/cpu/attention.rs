@@ -211,7 +211,7 @@ impl<'a> Task<'a> {
         }
     }
 
-    /// Panels [width][NR] with a key per column.
+    /// Panels width×NR with a key per column.
     #[inline(always)]
     fn pack_keys<const NR: usize>(&self, packed: &mut [f32]) {
         for (p, panel) in packed.chunks_exact_mut(self.width * NR).enumerate() {
@@ -225,7 +225,7 @@ impl<'a> Task<'a> {
         }
     }
 
-    /// Panels [keys][NR] with a channel per column.
+    /// Panels keys×NR with a channel per column.
     #[inline(always)]
     fn pack_values<const NR: usize>(&self, packed: &mut [f32]) {
         for j in 0..self.keys {
@@ -250,7 +250,7 @@ fn expect(row: &[f32]) {
 }
 
 /// exp(score − max) of row `r`'s first `visible` scores, 0 beyond, into the lines of `weights`; returns
-/// 1/Σ. `scores`: panels [height][NR], no column of them left out.
+/// 1/Σ. `scores`: panels height×NR, no column of them left out.
 #[inline(always)]
 fn softmax_row<const FMA: bool, const NR: usize, const C: usize>(
     scores: &mut [f32],
