@@ -13,6 +13,7 @@ use crate::model::Model;
 use crate::preprocess::Reduced;
 
 pub mod cpu;
+pub(crate) mod source;
 // dlopen and its kin; NVIDIA's driver exists on Linux (and Windows, where nobody has tried this).
 #[cfg(all(feature = "cuda", unix))]
 pub mod cuda;

@@ -61,8 +61,8 @@ use crate::model::{Config, Model};
 use crate::preprocess::{Reduced, Rule};
 
 pub use self::isa::Isa;
-pub use self::load::Source;
 pub use self::roof::Roof;
+pub use super::source::Source;
 
 /// One checkpoint on the processor's cores.
 pub struct CpuBackend {

@@ -11,6 +11,7 @@ use super::gemm::{Activation, Cpu, Out, gemm};
 use super::layer_norm::LayerNorm;
 use super::linear::{Format, Linear};
 use super::load::Loader;
+use crate::backend::source::{batches, until_end};
 use crate::backend::{BackendError, Trace, emit};
 use crate::model::Config;
 
@@ -88,22 +89,6 @@ impl Text {
         })
     }
 
-    /// Ids up to the first position of the largest one, which is the end token by the model's rule.
-    fn until_end<'a>(&self, ids: &'a [u32]) -> Result<&'a [u32], BackendError> {
-        let (context, vocab) = (self.context, self.vocab);
-        let fault =
-            |expected: String, found: String| BackendError::Shape { what: "prompt".into(), expected, found };
-        if ids.is_empty() || ids.len() > context {
-            return Err(fault(format!("1 to {context} token ids"), ids.len().to_string()));
-        }
-        if let Some(id) = ids.iter().find(|id| **id as usize >= vocab) {
-            return Err(fault(format!("token ids below {vocab}"), format!("id {id}")));
-        }
-        let largest = ids.iter().max().expect("not empty");
-        let end = ids.iter().position(|id| id == largest).expect("the maximum is among them");
-        Ok(&ids[..=end])
-    }
-
     /// Each prompt's ids → its E values.
     pub fn forward(
         &self,
@@ -112,18 +97,12 @@ impl Text {
         prompts: &[Vec<u32>],
         trace: &mut Option<Trace>,
     ) -> Result<Vec<Vec<f32>>, BackendError> {
-        let prompts = prompts.iter().map(|ids| self.until_end(ids)).collect::<Result<Vec<_>, _>>()?;
+        let (context, vocab) = (self.context, self.vocab);
+        let prompts =
+            prompts.iter().map(|ids| until_end(ids, context, vocab)).collect::<Result<Vec<_>, _>>()?;
         let mut features = Vec::with_capacity(prompts.len());
-        let mut rest = &prompts[..];
-        while !rest.is_empty() {
-            let mut rows = 0;
-            let fits = rest.iter().take_while(|ids| {
-                rows += ids.len();
-                rows <= BATCH_ROWS
-            });
-            let (batch, later) = rest.split_at(fits.count().max(1));
+        for batch in batches(&prompts, BATCH_ROWS) {
             self.batch(cpu, scratch, batch, trace, &mut features);
-            rest = later;
         }
         Ok(features)
     }

@@ -53,4 +53,4 @@ pub use self::library::{FOLDERS_VARIABLE, set_library_folder};
 pub use self::reduce::DeviceReducer;
 pub use self::roof::Roof;
 pub use self::runtime::{Gpu, probe};
-pub use self::weights::Source;
+pub use super::source::Source;

@@ -9,10 +9,7 @@ use super::launcher::Launcher;
 use super::memory::{At, Buffer};
 use super::product::LayerAt;
 use crate::backend::BackendError;
-use crate::model::ModelError;
-
-/// Where weights come from: Hugging Face name and shape → row-major values.
-pub type Source<'a> = dyn FnMut(&str, &[usize]) -> Result<Vec<f32>, ModelError> + 'a;
+use crate::backend::source::{self, Source};
 
 pub(super) struct Loader<'a, 'b> {
     pub launcher: &'a Launcher,
@@ -65,15 +62,7 @@ pub(super) fn halves(values: &[f32]) -> Result<Vec<f16>, BackendError> {
 
 impl Loader<'_, '_> {
     pub fn tensor(&mut self, name: &str, shape: &[usize]) -> Result<Vec<f32>, BackendError> {
-        let values = (self.source)(name, shape)?;
-        if values.len() != shape.iter().product::<usize>() {
-            return Err(BackendError::Shape {
-                what: format!("tensor `{name}`"),
-                expected: format!("shape {shape:?}"),
-                found: format!("{} values", values.len()),
-            });
-        }
-        Ok(values)
+        source::tensor(self.source, name, shape)
     }
 
     pub fn upload_f16(&mut self, values: &[f32]) -> Result<Buffer<f16>, BackendError> {
@@ -137,8 +126,6 @@ impl Loader<'_, '_> {
 
     /// q, k, v of one self-attention; the queries' scale hd^-0.5 is folded in.
     pub fn qkv(&mut self, prefix: &str, width: usize, heads: usize) -> Result<Linear, BackendError> {
-        let scale = ((width / heads) as f32).powf(-0.5);
-        let part = |name: &str, factor| (format!("{prefix}.{name}_proj"), factor);
-        self.stacked(&[part("q", scale), part("k", 1.0), part("v", 1.0)], width, width, true)
+        self.stacked(&source::qkv_parts(prefix, width, heads), width, width, true)
     }
 }
