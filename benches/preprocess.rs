@@ -43,7 +43,7 @@ fn reduce(criterion: &mut Criterion) {
 
         let fast = reducer.reduce(&image, Roi::WHOLE).expect("the whole picture is a roi");
         let exact = reference::reduce(&rule, &image, Roi::WHOLE).expect("the whole picture is a roi");
-        assert!(fast.rgb.iter().zip(&exact).all(|(&f, e)| (f as f64 - e).abs() <= 0.6));
+        assert!(fast.rgb().iter().zip(&exact).all(|(&f, e)| (f as f64 - e).abs() <= 0.6));
 
         criterion.bench_function(&format!("reduce/{format:?}-{width}x{height}-{size}/cpu"), |b| {
             b.iter(|| reducer.reduce(black_box(&image), Roi::WHOLE))

@@ -54,10 +54,7 @@ impl Setup {
     fn stream(&self, phase: Duration, period: Duration, until: Instant) -> Tally {
         let stream = self.engine.stream();
         let tally = Arc::new(Mutex::new(Tally::default()));
-        let picture = |i: usize| {
-            let Reduced { size, rgb } = &self.pictures[i % self.pictures.len()];
-            Arc::new(Frame::new(Reduced { size: *size, rgb: rgb.clone() }))
-        };
+        let picture = |i: usize| Arc::new(Frame::new(self.pictures[i % self.pictures.len()].clone()));
         let mut frames: Vec<Arc<Frame>> = (0..self.frames).map(picture).collect();
         let mut due = Instant::now() + phase;
         for window in 0.. {

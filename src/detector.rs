@@ -17,7 +17,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, Weak};
 use std::time::{Duration, Instant};
 
 use crate::clip::Rate;
-use crate::engine::{Dropped, Engine, EngineError, Frame, Job, Stream};
+use crate::engine::{Dropped, Engine, EngineError, Job, Stream};
 use crate::event::{Event, Reason, Source, Stamp};
 use crate::image::{Image, ImageError};
 use crate::model::Model;
@@ -231,14 +231,16 @@ impl Detector {
             let rule = state.rule;
             (cut, state.settings.roi, state.reducer.take().unwrap_or_else(|| Reducer::new(rule)))
         };
-        let reduced = reducer.reduce(image, roi);
+        let frame = self.stream.frame(&mut reducer, image, roi);
         let (frames, ticket, cancels) = {
             let mut state = self.state();
             if state.cut != cut {
                 return Ok(());
             }
             state.reducer = Some(reducer);
-            let kept = Kept { frame: Arc::new(Frame::new(reduced?)), time };
+            let frame = frame?;
+            state.note_reduced(&frame);
+            let kept = Kept { frame: Arc::new(frame), time };
             let Some((frames, ticket)) = state.add(kept, arrived) else { return Ok(()) };
             (frames, ticket, self.stream.cancels())
         };

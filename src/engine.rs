@@ -16,8 +16,9 @@ use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
 use crate::backend::{BackendError, Device, Precision, Prepared};
+use crate::image::{Image, ImageError, Roi};
 use crate::model::{Heads, Model, ModelError};
-use crate::preprocess::Reduced;
+use crate::preprocess::{Reduced, Reducer};
 
 use queue::Queue;
 
@@ -241,6 +242,18 @@ impl Stream {
     /// is for the caller to ignore.
     pub fn cancel(&self) {
         self.engine.queue.cancel(self.id);
+    }
+
+    /// A frame of this picture: reduced on the engine's device if it has one that does this, else by
+    /// `reducer` on this thread. Either way the picture is not needed any more, and the device is not waited
+    /// for. The only error is a `roi` that is none.
+    pub fn frame(&self, reducer: &mut Reducer, image: &Image<'_>, roi: Roi) -> Result<Frame, ImageError> {
+        let device = self.engine.queue.reducer();
+        let reduced = device.and_then(|device| device.reduce(reducer.rule(), image, roi));
+        Ok(Frame::new(match reduced {
+            Some(reduced) => reduced,
+            None => reducer.reduce(image, roi)?,
+        }))
     }
 
     /// Encodes these prompts when the worker is next free, so that the first window finds them cached.

@@ -27,7 +27,7 @@ fn open(device: Device, precision: Precision) -> (TempDir, Arc<Engine>) {
 
 fn frames(seed: u32) -> Vec<Arc<Frame>> {
     let pictures = recipe::frames_u8(4, 64, 64, seed);
-    let frame = |rgb: &[u8]| Arc::new(Frame::new(Reduced { size: 64, rgb: rgb.to_vec() }));
+    let frame = |rgb: &[u8]| Arc::new(Frame::new(Reduced::new(64, rgb.to_vec())));
     pictures.chunks(64 * 64 * 3).map(frame).collect()
 }
 

@@ -32,8 +32,7 @@ impl Bench {
     fn frames(&self, count: usize, seed: u32) -> Vec<Reduced> {
         let size = self.config.image_size;
         let pixels = recipe::frames_u8(count, size, size, seed);
-        let frame = |rgb: &[u8]| Reduced { size: size as u32, rgb: rgb.to_vec() };
-        pixels.chunks_exact(size * size * 3).map(frame).collect()
+        Reduced::split(&pixels, size)
     }
 
     /// The states of `count` windows of their own frames.
@@ -170,7 +169,7 @@ fn what_does_not_fit_is_refused_with_what_was_expected() {
     assert!(refused(&states[1..], &texts).contains("window: expected"));
     let short = TextFeatures(vec![1.0; 3].into());
     assert!(refused(&states, &[short]).contains("text features: expected"));
-    let frame = Reduced { size: 8, rgb: vec![0; 8 * 8 * 3] };
+    let frame = Reduced::new(8, vec![0; 8 * 8 * 3]);
     let error = bench.backend.prepare(&[&frame]).unwrap_err().to_string();
     assert!(error.contains("frame: expected"), "{error}");
 }

@@ -137,7 +137,7 @@ fn a_window_of_the_wrong_size_is_an_error_and_not_the_end() {
     let engine = Engine::open(&spec(&dir)).unwrap();
     let stream = engine.stream();
     let (tell, told) = mpsc::channel();
-    let frame = || Arc::new(Frame::new(Reduced { size: 64, rgb: vec![0; 64 * 64 * 3] }));
+    let frame = || Arc::new(Frame::new(Reduced::new(64, vec![0; 64 * 64 * 3])));
     for frames in [3, 5, 4] {
         let tell = tell.clone();
         let done = Box::new(move |r: Result<Scored, Dropped>| tell.send(r.is_ok()).unwrap());

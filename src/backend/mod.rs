@@ -9,8 +9,9 @@ use std::path::Path;
 use std::str::FromStr;
 use std::sync::Arc;
 
+use crate::image::{Image, Roi};
 use crate::model::Model;
-use crate::preprocess::Reduced;
+use crate::preprocess::{Reduced, Rule};
 
 pub mod cpu;
 pub(crate) mod source;
@@ -93,7 +94,8 @@ impl BackendError {
 
 /// One loaded checkpoint on one device. Owned by the engine's worker thread.
 pub trait Backend: Send {
-    /// Each frame [S, S, 3] u8 → its exactly frame-only state.
+    /// Each frame [S, S, 3] u8 → its exactly frame-only state. Frames of this backend's own
+    /// [`Backend::reducer`] are on the device already; of any other it takes the host's copy.
     fn prepare(&mut self, frames: &[&Reduced]) -> Result<Vec<Prepared>, BackendError>;
     /// Each clip of exactly T prepared frames, oldest first → its features.
     fn encode(&mut self, clips: &[&[Prepared]]) -> Result<Vec<ClipFeatures>, BackendError>;
@@ -119,6 +121,10 @@ pub trait Backend: Send {
         }
         Ok(logits)
     }
+    /// What reduces pictures on the device itself; `None` where the processor is to do it.
+    fn reducer(&self) -> Option<Arc<dyn DeviceReducer>> {
+        None
+    }
     /// How many windows of different streams are worth one call. One where a call works through them in
     /// turn anyway: the first would only wait for the last.
     fn batch(&self) -> usize {
@@ -135,6 +141,14 @@ pub trait Backend: Send {
     fn set_trace(&mut self, trace: Option<Trace>) {
         let _ = trace;
     }
+}
+
+/// Reduces pictures of all streams on a backend's device, from any thread and beside the backend's own work.
+pub trait DeviceReducer: Send + Sync {
+    /// Copies what `rule` needs of the picture and returns: the device works later, in its own time. `None`
+    /// where the processor has to reduce it: a format without a kernel, no room, a device that is lost, a
+    /// `roi` that is none.
+    fn reduce(&self, rule: &Rule, image: &Image<'_>, roi: Roi) -> Option<Reduced>;
 }
 
 /// Sees named stages of a forward pass, for `xclipd verify`: the key names of tests/golden/README.md, and

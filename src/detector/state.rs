@@ -140,6 +140,10 @@ impl State {
         (true, void)
     }
 
+    pub fn note_reduced(&mut self, frame: &Frame) {
+        self.stats.uploaded += u64::from(frame.reduced.is_on_device());
+    }
+
     /// Adds a kept frame; a full window that is due comes with its ticket and counts as in flight.
     pub fn add(&mut self, kept: Kept, arrived: Instant) -> Option<(Vec<Arc<Frame>>, Ticket)> {
         let clip = self.window.push(kept)?;

@@ -9,6 +9,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::Instant;
 
 use super::{Dropped, EngineError, Job, Prompts, Scored, State};
+use crate::backend::DeviceReducer;
 
 /// Called with every state until it returns false.
 pub(super) type Observer = Box<dyn FnMut(&State) -> bool + Send>;
@@ -22,6 +23,8 @@ pub(super) struct Queue {
 
 struct Inner {
     state: State,
+    /// Of the backend that serves.
+    reducer: Option<Arc<dyn DeviceReducer>>,
     /// Engine handles. At 0 the worker ends as soon as it sees it. Counted here and not by the handles'
     /// `Arc`: one may be on its way out while another joins.
     users: usize,
@@ -122,6 +125,7 @@ impl Queue {
     pub(super) fn new() -> Arc<Self> {
         let inner = Inner {
             state: State::Loading,
+            reducer: None,
             users: 1,
             exited: false,
             slots: BTreeMap::new(),
@@ -138,6 +142,16 @@ impl Queue {
 
     pub(super) fn state(&self) -> State {
         self.lock().state.clone()
+    }
+
+    pub(super) fn reducer(&self) -> Option<Arc<dyn DeviceReducer>> {
+        self.lock().reducer.clone()
+    }
+
+    pub(super) fn set_reducer(&self, reducer: Option<Arc<dyn DeviceReducer>>) {
+        let before = std::mem::replace(&mut self.lock().reducer, reducer);
+        // Frees a device's memory, with no lock held.
+        drop(before);
     }
 
     /// One more user, if the worker still serves; also where the last one left and it has not ended yet.

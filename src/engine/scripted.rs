@@ -49,7 +49,7 @@ impl Drop for Scripted {
 impl Backend for Scripted {
     fn prepare(&mut self, frames: &[&Reduced]) -> Result<Vec<Prepared>, BackendError> {
         self.control.prepared.fetch_add(frames.len(), SeqCst);
-        Ok(frames.iter().map(|f| Arc::new(f.rgb[0]) as Prepared).collect())
+        Ok(frames.iter().map(|f| Arc::new(f.rgb()[0]) as Prepared).collect())
     }
 
     fn encode(&mut self, clips: &[&[Prepared]]) -> Result<Vec<ClipFeatures>, BackendError> {

@@ -15,7 +15,7 @@ fn prompts(ids: &[u32]) -> Prompts {
 }
 
 fn frame(value: u8) -> Arc<Frame> {
-    Arc::new(Frame::new(Reduced { size: 1, rgb: vec![value; 3] }))
+    Arc::new(Frame::new(Reduced::new(1, vec![value; 3])))
 }
 
 type Answers = Arc<Mutex<Vec<(usize, Result<Vec<f32>, Dropped>)>>>;

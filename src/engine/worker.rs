@@ -30,11 +30,14 @@ pub(super) fn start(queue: Arc<Queue>, load: Load, fallback: Option<Load>) -> Re
             return;
         }
         tracing::info!("engine ready: {}", backend.describe());
+        queue.set_reducer(backend.reducer());
         queue.set_state(State::Ready);
         let mut worker =
             Worker { backend, epoch: 0, fallback, lost: None, texts: Texts::default(), queue: queue.clone() };
         // Jobs in work answer themselves (Cancelled) while a panic unwinds.
-        if let Err(panic) = catch_unwind(AssertUnwindSafe(|| worker.work())) {
+        let worked = catch_unwind(AssertUnwindSafe(|| worker.work()));
+        queue.set_reducer(None);
+        if let Err(panic) = worked {
             return failed(EngineError::Worker(message(panic.as_ref())));
         }
         if let Some(error) = worker.lost.take() {
@@ -87,9 +90,11 @@ impl Worker {
         }
         let Some(load) = self.fallback.take() else { return false };
         tracing::warn!("the CPU takes over: {error}");
+        self.queue.set_reducer(None);
         match catch_unwind(AssertUnwindSafe(load)) {
             Ok(Ok(backend)) => {
                 tracing::info!("engine ready again: {}", backend.describe());
+                self.queue.set_reducer(backend.reducer());
                 self.backend = backend;
                 self.epoch += 1;
                 return true;

@@ -24,6 +24,11 @@ mod reduce;
 pub mod reference;
 mod tables;
 
+use std::any::Any;
+use std::borrow::Cow;
+use std::fmt;
+use std::sync::Arc;
+
 use crate::image::{Image, ImageError, ImageInfo, Rectangle, Roi};
 use reduce::{Plan, Scratch};
 
@@ -48,18 +53,77 @@ pub struct Rule {
     pub std: [f32; 3],
 }
 
-/// A picture reduced to the model's input: S×S, RGB interleaved, u8.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// A picture reduced to the model's input: S×S pixels, R G B, a byte each. Lies in host memory, or on the
+/// device that reduced it.
+#[derive(Clone)]
 pub struct Reduced {
-    pub size: u32,
-    /// S·S·3 bytes, row-major, R G B.
-    pub rgb: Vec<u8>,
+    size: u32,
+    place: Place,
+}
+
+#[derive(Clone)]
+enum Place {
+    Host(Vec<u8>),
+    Device(Arc<dyn OnDevice>),
+}
+
+/// A reduced picture in a device's memory, in a form that is the device's own.
+pub trait OnDevice: Any + Send + Sync {
+    /// The same picture for those who cannot read the device, also when it is lost: S·S·3 bytes, as
+    /// [`Reducer`] makes them. Costs another reduction.
+    fn rgb(&self) -> Vec<u8>;
 }
 
 impl Reduced {
+    /// `rgb`: S·S·3 bytes, row-major, R G B, of side `size`.
+    pub fn new(size: u32, rgb: Vec<u8>) -> Self {
+        Self { size, place: Place::Host(rgb) }
+    }
+
+    pub fn on_device(size: u32, picture: Arc<dyn OnDevice>) -> Self {
+        Self { size, place: Place::Device(picture) }
+    }
+
     /// Pictures of side `size`, one after another as by `rgb`; a last one that is not whole is left out.
     pub fn split(rgb: &[u8], size: usize) -> Vec<Self> {
-        rgb.chunks_exact(size * size * 3).map(|rgb| Self { size: size as u32, rgb: rgb.to_vec() }).collect()
+        rgb.chunks_exact(size * size * 3).map(|rgb| Self::new(size as u32, rgb.to_vec())).collect()
+    }
+
+    /// S
+    pub fn size(&self) -> u32 {
+        self.size
+    }
+
+    /// S·S·3 bytes, row-major, R G B. Reduces anew where the picture is on a device.
+    pub fn rgb(&self) -> Cow<'_, [u8]> {
+        match &self.place {
+            Place::Host(rgb) => Cow::Borrowed(rgb),
+            Place::Device(picture) => Cow::Owned(picture.rgb()),
+        }
+    }
+
+    /// The picture on a device of kind `P`; `None` where it is elsewhere.
+    pub fn device<P: OnDevice>(&self) -> Option<&P> {
+        let Place::Device(picture) = &self.place else { return None };
+        let picture: &dyn Any = picture.as_ref();
+        picture.downcast_ref()
+    }
+
+    pub fn is_on_device(&self) -> bool {
+        matches!(self.place, Place::Device(_))
+    }
+}
+
+impl PartialEq for Reduced {
+    fn eq(&self, other: &Self) -> bool {
+        self.size == other.size && self.rgb() == other.rgb()
+    }
+}
+
+impl fmt::Debug for Reduced {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let place = if self.is_on_device() { "device" } else { "host" };
+        write!(f, "Reduced({0}×{0} on the {place})", self.size)
     }
 }
 
@@ -90,6 +154,6 @@ impl Reducer {
         };
         let mut rgb = vec![0; 3 * (self.rule.size as usize).pow(2)];
         plan.run(image, &mut self.scratch, &mut rgb);
-        Ok(Reduced { size: self.rule.size, rgb })
+        Ok(Reduced::new(self.rule.size, rgb))
     }
 }

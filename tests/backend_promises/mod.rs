@@ -94,7 +94,7 @@ pub fn nothing_to_do_is_done(config: &Config, backend: &mut dyn Backend) {
 pub fn bad_input_is_refused_by_name(config: &Config, backend: &mut dyn Backend, state: &str) {
     let message = |error: BackendError| error.to_string();
 
-    let wrong = Reduced { size: 32, rgb: vec![0; 32 * 32 * 3] };
+    let wrong = Reduced::new(32, vec![0; 32 * 32 * 3]);
     let text = message(backend.prepare(&[&wrong]).err().unwrap());
     assert!(text.starts_with("frame: expected 64x64"), "{text}");
 

@@ -1,7 +1,8 @@
 //! Pictures to the model's input: the kernels against the f64 reference of src/preprocess.
 
 use gstxclip::image::{Image, ImageInfo, Matrix, PixelFormat, Plane, Range, Roi};
-use gstxclip::preprocess::{Geometry, Rule, device, reference};
+use gstxclip::preprocess::device::{DevicePlan, patch_columns};
+use gstxclip::preprocess::{Geometry, Rule, reference};
 use half::f16;
 
 use crate::lab::{Argument, Lab, Noise, assert_close};
@@ -30,15 +31,26 @@ fn check(lab: &Lab, rule: &Rule, info: ImageInfo, roi: Roi, patch: usize) {
     let planes: Vec<Plane<'_>> =
         data.iter().zip(&shapes).map(|(data, shape)| Plane { data, stride: shape.0 + padding }).collect();
     let image = Image::new(info, &planes).unwrap();
-    let rectangle = roi.rectangle(info.width, info.height).unwrap();
-    let plan = device::plan(rule, info, rectangle, patch as u32).unwrap();
+    let plan = DevicePlan::new(rule, info, roi, patch as u32).unwrap().unwrap();
+    // The parts that count, in rows of any length and start.
+    let parts: Vec<(Vec<u8>, usize)> = plan
+        .parts()
+        .iter()
+        .zip(&planes)
+        .map(|(part, plane)| {
+            let row = |y: usize| &plane.data[y * plane.stride..][part.columns.clone()];
+            let stride = part.columns.len() + padding;
+            let data = part.rows.clone().flat_map(|y| row(y).iter().copied().chain(vec![0; padding]));
+            (data.collect(), stride)
+        })
+        .collect();
 
     let size = rule.size as usize;
-    let (columns, side) = (device::patch_columns(patch), size / patch);
+    let (columns, side) = (patch_columns(patch), size / patch);
     let (levels, rows) = (lab.room::<u8>(size * size * 3), lab.room::<f16>(side * side * columns));
-    let on_device: Vec<_> = data.iter().map(|plane| lab.put(plane)).collect();
+    let on_device: Vec<_> = parts.iter().map(|(data, _)| lab.put(data)).collect();
     let mut arguments: Vec<Argument> = on_device.iter().map(Argument::from).collect();
-    arguments.extend(planes.iter().map(|plane| Argument::from(plane.stride)));
+    arguments.extend(parts.iter().map(|(_, stride)| Argument::from(*stride)));
     let name = match info.format {
         PixelFormat::Nv12 => "preprocess_nv12",
         PixelFormat::I420 => "preprocess_i420",
@@ -47,7 +59,7 @@ fn check(lab: &Lab, rule: &Rule, info: ImageInfo, roi: Roi, patch: usize) {
             "preprocess_rgb"
         }
     };
-    arguments.extend([&lab.put(&plan), &levels, &rows].map(Argument::from));
+    arguments.extend([&lab.put(plan.words()), &levels, &rows].map(Argument::from));
     lab.launch(name, [size.div_ceil(32), size.div_ceil(8), 1], 256, 0, &arguments);
 
     let exact = reference::reduce(rule, &image, roi).unwrap();

@@ -1,19 +1,26 @@
 //! One checkpoint on one GPU, behind the trait of all backends.
 
+use std::borrow::Cow;
+use std::sync::Arc;
+
 use super::CudaError;
+use super::arrivals::Slot;
 use super::graphs::{Graphs, Key, Times};
 use super::head::Head;
 use super::launcher::{Lane, Launcher};
 use super::prompts::Prompts;
+use super::reduce::CudaReducer;
 use super::runtime::probe;
 use super::shape;
 use super::text::Text;
 use super::trace::Tracer;
-use super::vision::Vision;
+use super::vision::{Pictures, Vision};
 use super::weights::Loader;
 use super::work::Work;
 use crate::backend::source::Source;
-use crate::backend::{Backend, BackendError, ClipFeatures, Precision, Prepared, TextFeatures, Trace};
+use crate::backend::{
+    Backend, BackendError, ClipFeatures, DeviceReducer, Precision, Prepared, TextFeatures, Trace,
+};
 use crate::model::{Config, Model};
 use crate::preprocess::{Reduced, Rule};
 
@@ -24,6 +31,8 @@ pub struct CudaBackend {
     pub(super) config: Config,
     pub(super) weights: Weights,
     pub(super) work: Work,
+    /// None where there was no memory left for it.
+    reducer: Option<Arc<CudaReducer>>,
     weight_bytes: usize,
     pub(super) trace: Option<Trace>,
 }
@@ -61,8 +70,17 @@ impl CudaBackend {
         };
         let weight_bytes = loader.bytes;
         let work = Work::new(&launcher, config, weights.vision.state())?;
+        let (size, patch) = (config.image_size as u32, config.patch_size as u32);
+        let reducer = CudaReducer::new(&launcher.context, launcher.kernels.clone(), size, patch);
+        let reducer = match reducer {
+            Err(error) if error.is_out_of_memory() => {
+                tracing::info!("pictures are reduced on the processor: {error}");
+                None
+            }
+            opened => Some(Arc::new(opened?)),
+        };
         let (graphs, config) = (Graphs::new(), config.clone());
-        Ok(Self { launcher, graphs, config, weights, work, weight_bytes, trace: None })
+        Ok(Self { launcher, graphs, config, weights, work, reducer, weight_bytes, trace: None })
     }
 
     /// Bytes of weights on the device.
@@ -91,51 +109,88 @@ impl CudaBackend {
         self.graphs.take_times(&self.launcher)
     }
 
-    fn check_frame(&self, frame: &Reduced) -> Result<(), BackendError> {
-        let size = self.config.image_size;
-        if frame.size as usize == size && frame.rgb.len() == size * size * 3 {
-            return Ok(());
+    /// A frame's pixels in host memory.
+    fn pixels<'a>(&self, frame: &'a Reduced) -> Result<Cow<'a, [u8]>, BackendError> {
+        let (size, rgb) = (self.config.image_size, frame.rgb());
+        if frame.size() as usize == size && rgb.len() == size * size * 3 {
+            return Ok(rgb);
         }
-        let found = format!("{}x{} with {} bytes", frame.size, frame.size, frame.rgb.len());
+        let found = format!("{0}x{0} with {1} bytes", frame.size(), rgb.len());
         Err(shape_error("frame", format!("{size}x{size}x3 bytes"), found))
     }
 
-    /// At most `sizes.frames` frames.
-    fn prepare_group(&mut self, frames: &[&Reduced]) -> Result<Vec<Prepared>, BackendError> {
-        let Self { launcher, graphs, weights, work, trace, .. } = self;
-        work.staged.synchronize()?;
-        let bytes = frames[0].rgb.len();
-        for (to, frame) in work.pixels.host.chunks_mut(bytes).zip(frames) {
-            to.copy_from_slice(&frame.rgb);
+    /// Frames that all arrived one way.
+    fn prepare_alike(&mut self, frames: Arrived<'_>) -> Result<Vec<Prepared>, BackendError> {
+        let (most, mut states) = (self.work.sizes.frames, Vec::with_capacity(frames.len()));
+        for first in (0..frames.len()).step_by(most) {
+            states.extend(self.prepare_group(frames.group(first, most))?);
         }
-        let slots = work.ring.take(frames.len());
+        Ok(states)
+    }
+
+    /// At most `sizes.frames` frames.
+    fn prepare_group(&mut self, frames: Arrived<'_>) -> Result<Vec<Prepared>, BackendError> {
+        let Self { launcher, graphs, config, weights, work, reducer, trace, .. } = self;
+        work.staged.synchronize()?;
+        let bytes = 3 * config.image_size.pow(2);
+        let count = frames.len();
+        match frames {
+            Arrived::Pixels(frames) => {
+                for (to, rgb) in work.pixels.host.chunks_mut(bytes).zip(frames) {
+                    to.copy_from_slice(rgb);
+                }
+            }
+            Arrived::Rows(frames) => {
+                // Unused places repeat the last one.
+                let numbers = frames.iter().chain(frames.last().into_iter().cycle());
+                for (to, slot) in work.arrived.host.iter_mut().zip(numbers) {
+                    *to = slot.number() as i32;
+                }
+                frames.iter().try_for_each(|slot| launcher.stream(Lane::Main).wait(slot.used()))?;
+            }
+        }
+        let slots = work.ring.take(count);
         work.new_slots.host.fill(-1);
         work.new_slots.host[..slots.len()].copy_from_slice(&slots);
         let traced = trace.is_some();
-        let bucket = if traced { frames.len() } else { work.sizes.frame_bucket(frames.len()) };
+        let bucket = if traced { count } else { work.sizes.frame_bucket(count) };
         let shared = &*work;
+        let (key, all) = match frames {
+            Arrived::Pixels(_) => (Key::Prepare(bucket), None),
+            Arrived::Rows(_) => (Key::PrepareRows(bucket), reducer.as_ref().map(|reducer| reducer.rows())),
+        };
         let inputs = || {
-            shared.pixels.send(launcher, bucket * bytes)?;
+            match all {
+                None => shared.pixels.send(launcher, bucket * bytes)?,
+                Some(_) => shared.arrived.send(launcher, bucket)?,
+            }
             shared.new_slots.send(launcher, bucket)
         };
         let step = |first: usize, tracer: &mut Tracer<'_>| {
             let count = shared.sizes.frame_step.min(bucket - first);
-            let pixels = shared.pixels.at().add(first * bytes);
+            let pictures = match all {
+                None => Pictures::Pixels(shared.pixels.at().add(first * bytes)),
+                Some(all) => Pictures::Rows { all, slots: shared.arrived.at().add(first) },
+            };
             let (slots, states) = (shared.new_slots.at().add(first), shared.ring.states());
-            weights.vision.prepare(launcher, &shared.vision, pixels, count, slots, states, tracer)
+            weights.vision.prepare(launcher, &shared.vision, pictures, count, slots, states, tracer)
         };
         let mut steps = (0..bucket).step_by(shared.sizes.frame_step);
         let launched = if traced {
             let tracer = &mut Tracer { launcher, trace };
             inputs().and_then(|()| steps.try_for_each(|first| step(first, tracer)))
         } else {
-            graphs.run(launcher, Key::Prepare(bucket), || {
+            graphs.run(launcher, key, || {
                 inputs()?;
                 let tracer = &mut Tracer { launcher, trace: &mut None };
                 steps.clone().try_for_each(|first| step(first, tracer))
             })
         };
-        let launched = launched.and_then(|()| work.staged.record(launcher.stream(Lane::Main)));
+        let main = launcher.stream(Lane::Main);
+        let launched = launched.and_then(|()| work.staged.record(main)).and_then(|()| match frames {
+            Arrived::Pixels(_) => Ok(()),
+            Arrived::Rows(frames) => frames.iter().try_for_each(|slot| slot.used().record(main)),
+        });
         if let Err(error) = launched {
             work.ring.give_back(&slots);
             return Err(error.into());
@@ -211,19 +266,57 @@ impl CudaBackend {
     }
 }
 
+/// How frames came to be prepared.
+#[derive(Clone, Copy)]
+enum Arrived<'a> {
+    /// As pixels in host memory.
+    Pixels(&'a [Cow<'a, [u8]>]),
+    /// As patch rows in the reducer's slots.
+    Rows(&'a [Slot]),
+}
+
+impl Arrived<'_> {
+    fn len(&self) -> usize {
+        match self {
+            Arrived::Pixels(frames) => frames.len(),
+            Arrived::Rows(frames) => frames.len(),
+        }
+    }
+
+    /// Up to `most` of them, from `first` on.
+    fn group(&self, first: usize, most: usize) -> Self {
+        let range = first..(first + most).min(self.len());
+        match self {
+            Arrived::Pixels(frames) => Arrived::Pixels(&frames[range]),
+            Arrived::Rows(frames) => Arrived::Rows(&frames[range]),
+        }
+    }
+}
+
 pub(super) fn shape_error(what: &str, expected: String, found: String) -> BackendError {
     BackendError::Shape { what: what.into(), expected, found }
 }
 
 impl Backend for CudaBackend {
     fn prepare(&mut self, frames: &[&Reduced]) -> Result<Vec<Prepared>, BackendError> {
-        frames.iter().try_for_each(|frame| self.check_frame(frame))?;
         self.launcher.context.enter()?;
-        let mut states = Vec::with_capacity(frames.len());
-        for group in frames.chunks(self.work.sizes.frames) {
-            states.extend(self.prepare_group(group)?);
+        let (mut pixels, mut rows, mut in_slot) = (Vec::new(), Vec::new(), Vec::with_capacity(frames.len()));
+        for frame in frames {
+            let slot = self.reducer.as_ref().and_then(|reducer| reducer.take_slot(frame));
+            in_slot.push(slot.is_some());
+            match slot {
+                Some(slot) => rows.push(slot),
+                None => pixels.push(self.pixels(frame)?),
+            }
         }
-        Ok(states)
+        let mut of_pixels = self.prepare_alike(Arrived::Pixels(&pixels))?.into_iter();
+        let mut of_rows = self.prepare_alike(Arrived::Rows(&rows))?.into_iter();
+        let next = |in_slot: &bool| if *in_slot { of_rows.next() } else { of_pixels.next() };
+        Ok(in_slot.iter().filter_map(next).collect())
+    }
+
+    fn reducer(&self) -> Option<Arc<dyn DeviceReducer>> {
+        self.reducer.clone().map(|reducer| reducer as Arc<dyn DeviceReducer>)
     }
 
     fn encode(&mut self, clips: &[&[Prepared]]) -> Result<Vec<ClipFeatures>, BackendError> {

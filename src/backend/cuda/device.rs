@@ -62,7 +62,7 @@ macro_rules! owned {
         $(#[$doc])*
         pub(super) struct $name {
             pub raw: Raw,
-            context: Arc<Context>,
+            pub context: Arc<Context>,
         }
 
         impl Drop for $name {

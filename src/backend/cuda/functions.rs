@@ -1,9 +1,11 @@
 //! The kernels' functions in the loaded module, and how one is launched.
 
 use std::ffi::c_void;
+use std::sync::Arc;
 
 use super::CudaError;
-use super::device::Module;
+use super::device::{Context, Module, Stream};
+use super::images::Image;
 use super::launcher::{Lane, Launcher};
 use super::memory::At;
 use super::sys::Raw;
@@ -38,7 +40,10 @@ pub(super) struct Kernels {
 }
 
 impl Kernels {
-    pub fn new(module: Module) -> Result<Self, CudaError> {
+    /// The embedded code for the context's GPU.
+    pub fn load(context: &Arc<Context>) -> Result<Arc<Self>, CudaError> {
+        let image = Image::of(context.gpu.capability).expect("the probe found one");
+        let module = Module::load(context, image.target, &image.data())?;
         let attention = [c"attention_32", c"attention_48", c"attention_64", c"attention_80", c"attention_96"];
         let prompt_attention = [
             c"prompt_attention_32",
@@ -54,7 +59,7 @@ impl Kernels {
             }
             Ok::<_, CudaError>(functions)
         };
-        Ok(Self {
+        Ok(Arc::new(Self {
             patch_rows: module.function(c"patch_rows")?,
             embed: module.function(c"embed")?,
             layer_norm: module.function(c"layer_norm")?,
@@ -74,7 +79,7 @@ impl Kernels {
             preprocess_i420: module.function(c"preprocess_i420")?,
             preprocess_rgb: module.function(c"preprocess_rgb")?,
             _module: module,
-        })
+        }))
     }
 }
 
@@ -110,10 +115,9 @@ macro_rules! arguments {
 }
 pub(super) use arguments;
 
-impl Launcher {
+impl Stream {
     pub(super) fn launch_kernel(
         &self,
-        lane: Lane,
         function: Raw,
         grid: [usize; 3],
         threads: u32,
@@ -127,7 +131,6 @@ impl Launcher {
             *pointer = (&raw const argument.0).cast_mut().cast();
         }
         let runtime = self.context.runtime;
-        self.count_launch();
         // SAFETY: a function of the loaded module with the arguments of its source, which are copied before
         // the call returns; the addresses hold what it reads and writes (see above).
         let status = unsafe {
@@ -140,12 +143,27 @@ impl Launcher {
                 1,
                 1,
                 shared as u32,
-                self.stream(lane).raw,
+                self.raw,
                 pointers.as_mut_ptr(),
                 std::ptr::null_mut(),
             )
         };
         runtime.check("cuLaunchKernel", status)
+    }
+}
+
+impl Launcher {
+    pub(super) fn launch_kernel(
+        &self,
+        lane: Lane,
+        function: Raw,
+        grid: [usize; 3],
+        threads: u32,
+        shared: usize,
+        arguments: &[Argument],
+    ) -> Result<(), CudaError> {
+        self.count_launch();
+        self.stream(lane).launch_kernel(function, grid, threads, shared, arguments)
     }
 
     /// One thread per `items`.

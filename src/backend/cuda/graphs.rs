@@ -12,8 +12,10 @@ use super::sys;
 /// Which work, and its sizes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Key {
-    /// Frames.
+    /// Frames that come as pixels.
     Prepare(usize),
+    /// Frames whose patch rows are on the device.
+    PrepareRows(usize),
     /// Windows.
     Encode(usize),
     /// Windows and prompts.
@@ -128,7 +130,7 @@ impl Graphs {
         for (key, begun, ended) in timing.marks.drain(..) {
             let time = ended.milliseconds_since(&begun)?;
             match key {
-                Key::Prepare(_) => timing.times.prepare += time,
+                Key::Prepare(_) | Key::PrepareRows(_) => timing.times.prepare += time,
                 Key::Encode(_) => timing.times.encode += time,
                 Key::Compare(..) => timing.times.compare += time,
             }

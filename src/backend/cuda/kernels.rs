@@ -6,7 +6,8 @@
 use half::f16;
 
 use super::CudaError;
-use super::functions::{HEADS, WARP, arguments};
+use super::device::Stream;
+use super::functions::{HEADS, Kernels, WARP, arguments};
 use super::launcher::{Lane, Launcher};
 use super::memory::At;
 use super::product::{Into, LayerAt};
@@ -367,32 +368,31 @@ impl Launcher {
         let arguments = arguments![x, rows, out, count, width];
         self.per_thread(Lane::Main, self.kernels.scatter_rows, count * width / CHUNK, &arguments)
     }
+}
 
-    /// A picture's planes → levels [S, S, 3] and patch rows [P, columns]; either may be null. `plan` as
-    /// preprocess::device::plan makes it.
-    pub fn preprocess(
-        &self,
-        planes: PlanesAt,
-        plan: At<i32>,
-        size: usize,
-        levels: At<u8>,
-        rows: At<f16>,
-    ) -> Result<(), CudaError> {
-        let [width, height] = PICTURE_TILE;
-        let (grid, threads) = ([size.div_ceil(width), size.div_ceil(height), 1], (width * height) as u32);
-        let launch =
-            |function, arguments: &[_]| self.launch_kernel(Lane::Main, function, grid, threads, 0, arguments);
-        match planes {
-            PlanesAt::Nv12 { planes: [y, c], strides: [ys, cs] } => {
-                launch(self.kernels.preprocess_nv12, &arguments![y, c, ys, cs, plan, levels, rows])
-            }
-            PlanesAt::I420 { planes: [y, u, v], strides: [ys, us, vs] } => {
-                launch(self.kernels.preprocess_i420, &arguments![y, u, v, ys, us, vs, plan, levels, rows])
-            }
-            PlanesAt::Rgb { plane, stride, step, order: [r, g, b] } => launch(
-                self.kernels.preprocess_rgb,
-                &arguments![plane, stride, step, r, g, b, plan, levels, rows],
-            ),
+/// A picture's planes → patch rows [P, columns]. `plan`: the words of preprocess::device::DevicePlan. Not
+/// through a launcher: pictures come from other threads, beside its work.
+pub(super) fn preprocess(
+    stream: &Stream,
+    kernels: &Kernels,
+    planes: PlanesAt,
+    plan: At<i32>,
+    size: usize,
+    rows: At<f16>,
+) -> Result<(), CudaError> {
+    let levels = At::<u8>::NULL;
+    let [width, height] = PICTURE_TILE;
+    let (grid, threads) = ([size.div_ceil(width), size.div_ceil(height), 1], (width * height) as u32);
+    let launch = |function, arguments: &[_]| stream.launch_kernel(function, grid, threads, 0, arguments);
+    match planes {
+        PlanesAt::Nv12 { planes: [y, c], strides: [ys, cs] } => {
+            launch(kernels.preprocess_nv12, &arguments![y, c, ys, cs, plan, levels, rows])
+        }
+        PlanesAt::I420 { planes: [y, u, v], strides: [ys, us, vs] } => {
+            launch(kernels.preprocess_i420, &arguments![y, u, v, ys, us, vs, plan, levels, rows])
+        }
+        PlanesAt::Rgb { plane, stride, step, order: [r, g, b] } => {
+            launch(kernels.preprocess_rgb, &arguments![plane, stride, step, r, g, b, plan, levels, rows])
         }
     }
 }

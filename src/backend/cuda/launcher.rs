@@ -9,7 +9,7 @@ use std::cell::{Cell, RefCell};
 use std::sync::Arc;
 
 use super::CudaError;
-use super::device::{Context, Event, Graph, Module, Stream};
+use super::device::{Context, Event, Graph, Stream};
 use super::functions::Kernels;
 use super::memory::{At, Buffer, Pinned, Plain};
 use super::product::Products;
@@ -27,7 +27,7 @@ pub(super) enum Lane {
 pub(super) struct Launcher {
     // Fields drop in this order: handles before the context they live in.
     pub(super) products: RefCell<Products>,
-    pub(super) kernels: Kernels,
+    pub(super) kernels: Arc<Kernels>,
     main: Stream,
     side: Stream,
     forked: Event,
@@ -41,11 +41,10 @@ pub(super) struct Launcher {
 impl Launcher {
     pub fn new(gpu: &Gpu) -> Result<Self, CudaError> {
         let context = Context::open(gpu)?;
-        let image = super::images::Image::of(gpu.capability).expect("the probe found one");
-        let module = Module::load(&context, image.target, &image.data())?;
+        let kernels = Kernels::load(&context)?;
         Ok(Self {
             products: RefCell::new(Products::new(&context)?),
-            kernels: Kernels::new(module)?,
+            kernels,
             main: Stream::new(&context)?,
             side: Stream::new(&context)?,
             forked: Event::new(&context, sys::UNTIMED)?,
@@ -126,26 +125,13 @@ impl Launcher {
 
     /// Waits for all work and copies to the host.
     pub fn download<T: Plain>(&self, from: At<T>, len: usize) -> Result<Vec<T>, CudaError> {
-        let mut values = vec![T::default(); len];
-        let (runtime, bytes) = (self.context.runtime, len * size_of::<T>());
-        // SAFETY: `values` outlives the copy, which is waited for.
-        let status = unsafe {
-            (runtime.driver.memcpy_to_host)(values.as_mut_ptr().cast(), from.0, bytes, self.main.raw)
-        };
-        runtime.check("cuMemcpyDtoHAsync", status)?;
-        self.finish()?;
-        Ok(values)
+        from.download(&self.main, len)
     }
 
     /// Queues a copy of the first `len` values; also inside a capture. `from` stays as it is until the work
     /// is done.
     pub fn copy_in<T: Plain>(&self, to: At<T>, from: &Pinned<T>, len: usize) -> Result<(), CudaError> {
-        assert!(len <= from.len(), "a copy beyond page-locked memory");
-        let (runtime, bytes) = (self.context.runtime, len * size_of::<T>());
-        // SAFETY: page-locked memory lives as long as the backend, which finishes work before it goes.
-        let status =
-            unsafe { (runtime.driver.memcpy_to_device)(to.0, from.as_ptr().cast(), bytes, self.main.raw) };
-        runtime.check("cuMemcpyHtoDAsync", status)
+        from.copy_in(&self.main, to, len)
     }
 
     /// Queues a copy to the first `len` values; also inside a capture. They are there after `finish`.

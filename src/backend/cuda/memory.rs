@@ -6,7 +6,7 @@ use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 
 use super::CudaError;
-use super::device::Context;
+use super::device::{Context, Stream};
 use super::sys::{self, Address};
 
 /// Values that have the same bytes on host and device.
@@ -43,6 +43,20 @@ impl<T> At<T> {
     /// `values` further on; the caller stays inside the buffer.
     pub fn add(self, values: usize) -> Self {
         At(self.0 + (values * size_of::<T>()) as Address, PhantomData)
+    }
+}
+
+impl<T: Plain> At<T> {
+    /// Waits for all work of `stream` and copies to the host.
+    pub fn download(self, stream: &Stream, len: usize) -> Result<Vec<T>, CudaError> {
+        let mut values = vec![T::default(); len];
+        let (runtime, bytes) = (stream.context.runtime, len * size_of::<T>());
+        // SAFETY: `values` outlives the copy, which is waited for.
+        let status =
+            unsafe { (runtime.driver.memcpy_to_host)(values.as_mut_ptr().cast(), self.0, bytes, stream.raw) };
+        runtime.check("cuMemcpyDtoHAsync", status)?;
+        stream.synchronize()?;
+        Ok(values)
     }
 }
 
@@ -105,6 +119,8 @@ pub(super) struct Pinned<T> {
 
 // SAFETY: it owns its memory, as a Vec does.
 unsafe impl<T: Plain> Send for Pinned<T> {}
+// SAFETY: as above; shared, it is only read.
+unsafe impl<T: Plain> Sync for Pinned<T> {}
 
 impl<T: Plain> Pinned<T> {
     /// Zeroes.
@@ -121,6 +137,18 @@ impl<T: Plain> Pinned<T> {
         // SAFETY: just allocated with this many bytes, page aligned.
         unsafe { std::ptr::write_bytes(address.cast::<u8>(), 0, bytes) };
         Ok(Self { address: address.cast(), len, context: context.clone() })
+    }
+
+    /// Queues a copy of the first `len` values to the device; also inside a capture. They stay as they are,
+    /// and this lives, until `stream` has done it.
+    pub fn copy_in(&self, stream: &Stream, to: At<T>, len: usize) -> Result<(), CudaError> {
+        assert!(len <= self.len, "a copy beyond page-locked memory");
+        let (runtime, bytes) = (self.context.runtime, len * size_of::<T>());
+        // SAFETY: inside this memory; the owners (`CudaBackend`, `Store`) wait for their streams before they
+        // free anything.
+        let status =
+            unsafe { (runtime.driver.memcpy_to_device)(to.0, self.address.cast(), bytes, stream.raw) };
+        runtime.check("cuMemcpyHtoDAsync", status)
     }
 }
 

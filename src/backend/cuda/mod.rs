@@ -16,6 +16,7 @@
 //! Source of the mathematics: `modeling_x_clip.py` of transformers; every stage is held against its golden
 //! vectors (`tests/golden`).
 
+mod arrivals;
 mod backend;
 mod block;
 mod compare;
@@ -50,7 +51,7 @@ pub use self::backend::CudaBackend;
 pub use self::error::CudaError;
 pub use self::graphs::Times;
 pub use self::library::{FOLDERS_VARIABLE, set_library_folder};
-pub use self::reduce::DeviceReducer;
+pub use self::reduce::{CudaReducer, ReduceTimes};
 pub use self::roof::Roof;
 pub use self::runtime::{Gpu, probe};
 pub use super::source::Source;

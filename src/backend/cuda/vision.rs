@@ -53,6 +53,15 @@ pub(super) struct Vision {
     rest: Vec<(Messages, FrameBlock)>,
 }
 
+/// Where the pictures of frames are.
+#[derive(Clone, Copy)]
+pub(super) enum Pictures {
+    /// [F, S, S, 3]
+    Pixels(At<u8>),
+    /// Patch rows, normalised: those of each frame, P·columns values, in one of `all` slots.
+    Rows { all: At<f16>, slots: At<i32> },
+}
+
 /// Buffers of frames in work.
 pub(super) struct VisionWork {
     /// [F, L, D]: the residual stream.
@@ -135,13 +144,13 @@ impl Vision {
         self.tokens * self.width
     }
 
-    /// Pixels [F, S, S, 3] → states, in `states` at `slots`.
+    /// Pictures → states, in `states` at `slots`.
     #[allow(clippy::too_many_arguments)]
     pub fn prepare(
         &self,
         launcher: &Launcher,
         work: &VisionWork,
-        pixels: At<u8>,
+        pictures: Pictures,
         frames: usize,
         slots: At<i32>,
         states: At<f16>,
@@ -150,8 +159,24 @@ impl Vision {
         let (width, tokens, count) = (self.width, self.tokens, self.tokens - 1);
         let (x, scratch) = (work.x.at(), &work.blocks.scratch);
         let (rows, embedded) = (scratch.wide(), scratch.narrow());
-        let (scale, shift) = (self.scale, self.shift);
-        launcher.patch_rows(pixels, rows, scale, shift, frames, self.size, self.patch, self.columns)?;
+        match pictures {
+            Pictures::Pixels(pixels) => {
+                let (scale, shift) = (self.scale, self.shift);
+                launcher.patch_rows(
+                    pixels,
+                    rows,
+                    scale,
+                    shift,
+                    frames,
+                    self.size,
+                    self.patch,
+                    self.columns,
+                )?;
+            }
+            Pictures::Rows { all, slots } => {
+                launcher.gather_rows(all, slots, rows, frames, count * self.columns)?;
+            }
+        }
         if tracer.is_on() {
             for frame in 0..frames {
                 let values = tracer.values(rows.add(frame * count * self.columns), count * self.columns)?;

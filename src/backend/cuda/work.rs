@@ -55,8 +55,10 @@ pub(super) struct Work {
     pub text: TextWork,
     pub ring: Ring,
     pub labels: LabelTable,
-    /// Frames to prepare, and the slots of their states; `staged` says when they have been read.
+    /// Frames to prepare, as pixels or the slots of their patch rows, and the slots of their states; `staged`
+    /// says when they have been read.
     pub pixels: Exchange<u8>,
+    pub arrived: Exchange<i32>,
     pub new_slots: Exchange<i32>,
     pub staged: Event,
     /// States of the windows to encode.
@@ -96,6 +98,7 @@ impl Work {
         let text = TextWork::new(launcher, config)?;
         let labels = LabelTable::new(launcher, joint)?;
         let pixels = Exchange::new(launcher, sizes.frames * pixels)?;
+        let arrived = Exchange::new(launcher, sizes.frames)?;
         let new_slots = Exchange::new(launcher, sizes.frames)?;
         let slots = Exchange::new(launcher, windows * frames)?;
         let video = Exchange::new(launcher, windows * joint)?;
@@ -116,6 +119,7 @@ impl Work {
             ring,
             labels,
             pixels,
+            arrived,
             new_slots,
             staged: Event::new(&launcher.context, sys::UNTIMED)?,
             slots,

@@ -6,16 +6,16 @@
 use std::io::Write;
 use std::time::Instant;
 
-use anyhow::{Context, ensure};
+use anyhow::ensure;
 use serde::Serialize;
 
+use super::arrival::Arrival;
 use super::flop::Flop;
 use super::subject::{self, TOKENS};
 use super::{Options, Source, milliseconds};
-use crate::backend::cuda::{CudaBackend, DeviceReducer, Roof, Times, probe};
+use crate::backend::cuda::{CudaBackend, Roof, Times, probe};
 use crate::backend::{self, Backend, Device, Precision, Prepared, TextFeatures};
 use crate::command::table::{Align, Table};
-use crate::image::{Image, ImageInfo, Matrix, PixelFormat, Plane, Range, Roi};
 use crate::model::{Config, Model, recipe};
 use crate::preprocess::Reduced;
 
@@ -62,8 +62,8 @@ pub struct Report {
     /// The same batch by the host's clock, from pixels to logits.
     pub wall_ms: Spread,
     pub stages: Vec<Row>,
-    /// A 1080p NV12 picture in device memory → patch rows.
-    pub preprocess_ms: Spread,
+    /// What a new frame costs before its batch.
+    pub arrival: Arrival,
     /// Of the first set's first window, to be compared with others'.
     pub logits: Vec<f32>,
 }
@@ -140,22 +140,10 @@ fn measure(options: &Options, ordinal: usize) -> anyhow::Result<Report> {
         launches_per_batch: launches,
         wall_ms: spread(rounds.iter().map(|round| round.wall_ms)),
         stages: rows(&config, options, &rounds, roof.product_tflop_per_s),
-        preprocess_ms: preprocess(&config, ordinal, options.rounds)?,
+        arrival: Arrival::measure(&config, ordinal, options.rounds)?,
         logits,
     };
     Ok(report)
-}
-
-fn preprocess(config: &Config, ordinal: usize, rounds: usize) -> anyhow::Result<Spread> {
-    let (format, width, height) = (PixelFormat::Nv12, 1920, 1080);
-    let info = ImageInfo { format, width, height, matrix: Matrix::Bt709, range: Range::Limited };
-    let noise = recipe::frames_u8(1, 1080, 1920, 2);
-    let (luma, chroma) = (&noise[..1920 * 1080], &noise[1920 * 1080..1920 * 1080 * 3 / 2]);
-    let planes = [luma, chroma].map(|data| Plane { data, stride: 1920 });
-    let image = Image::new(info, &planes)?;
-    let mut reducer = DeviceReducer::new(subject::rule(config), config.patch_size as u32, ordinal)?;
-    let times = reducer.milliseconds(&image, Roi::WHOLE, rounds)?.context("no kernel for NV12")?;
-    Ok(spread(times.into_iter().map(f64::from)))
 }
 
 fn rows(config: &Config, options: &Options, rounds: &[Round], peak: f64) -> Vec<Row> {
@@ -232,7 +220,7 @@ fn one_round(
     Ok((Round { all_frames, batch, wall_ms }, logits[0].clone(), spare))
 }
 
-fn spread(times: impl Iterator<Item = f64>) -> Spread {
+pub(super) fn spread(times: impl Iterator<Item = f64>) -> Spread {
     let mut times: Vec<f64> = times.collect();
     times.sort_by(f64::total_cmp);
     Spread { median: times[times.len() / 2], least: times[0], most: times[times.len() - 1] }
@@ -272,8 +260,7 @@ fn print(report: &Report, out: &mut dyn Write) -> anyhow::Result<()> {
         ]);
     }
     writeln!(out, "{table}")?;
-    let Spread { median, least, most } = report.preprocess_ms;
-    writeln!(out, "1080p NV12 to patch rows: {median:.4} ms ({least:.4}-{most:.4})")?;
+    report.arrival.print(out)?;
     let Spread { median, least, most } = report.wall_ms;
     writeln!(
         out,

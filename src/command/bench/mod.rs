@@ -1,5 +1,7 @@
 //! `xclipd bench`: prepare, encode, compare and text of a checkpoint, under this machine's measured peak.
 
+#[cfg(all(feature = "cuda", unix))]
+mod arrival;
 mod flop;
 #[cfg(all(feature = "cuda", unix))]
 mod gpu;

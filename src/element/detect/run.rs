@@ -439,6 +439,7 @@ impl XClipDetect {
             .field("unseen", counts("unseen", &state.skipped))
             .field("frames", stats.frames)
             .field("sampled", stats.sampled)
+            .field("uploaded", stats.uploaded)
             .field("restarts", stats.restarts)
             .field("windows", stats.windows)
             .field("dropped", counts("dropped", &stats.dropped))
