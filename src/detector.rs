@@ -57,6 +57,9 @@ pub struct WindowScores {
 pub trait Outlet: Send + Sync {
     fn event(&self, event: &Event);
     fn window(&self, window: &WindowScores);
+    /// The CPU serves although `auto` found a GPU, and why. For a warning; told once, before the first result
+    /// that comes of it.
+    fn taken_over(&self, why: &str);
     /// A window could not be computed; the stream goes on. For a warning or an element error. The same
     /// failure again and again is told once.
     fn failed(&self, error: &EngineError);
@@ -268,7 +271,8 @@ impl Detector {
     }
 
     fn answer(&self, ticket: &Ticket, result: Result<crate::engine::Scored, Dropped>, patience: Duration) {
-        self.state().answer(ticket, result, &self.outbox);
+        let takeover = self.engine.takeover();
+        self.state().answer(ticket, result, takeover, &self.outbox);
         self.returned.notify_all();
         self.deliver(patience);
     }

@@ -151,8 +151,8 @@ impl Engine {
         let fallback = (spec.device == Device::Auto).then(|| {
             let (model, threads) = (model.clone(), spec.threads);
             let precision = if spec.precision == Precision::F16 { Precision::Auto } else { spec.precision };
-            Box::new(move || Ok(crate::backend::open(&model, Device::Cpu, precision, threads)?))
-                as worker::Load
+            let load = move || Ok(crate::backend::open(&model, Device::Cpu, precision, threads)?);
+            Box::new(load) as worker::Load
         });
         let engine = Self::start(model, Box::new(load), fallback)?;
         let known = Known {
@@ -179,7 +179,7 @@ impl Engine {
     /// An engine over a given backend: the seam for tests that need a backend of known behaviour.
     #[cfg(test)]
     pub(crate) fn with_backend(model: Arc<Model>, backend: Box<dyn crate::backend::Backend>) -> Arc<Engine> {
-        Self::start(model, Box::new(move || Ok(backend)), None).expect("a thread can be started")
+        Self::start(model, Box::new(move || Ok(backend.into())), None).expect("a thread can be started")
     }
 
     pub fn model(&self) -> &Arc<Model> {
@@ -188,6 +188,12 @@ impl Engine {
 
     pub fn state(&self) -> State {
         self.queue.state()
+    }
+
+    /// Why the CPU serves although `auto` found a GPU, which cannot be used or was lost; the same `Arc` as long
+    /// as it is the same reason. Each stream's user is to be warned of it once.
+    pub fn takeover(&self) -> Option<Arc<str>> {
+        self.queue.takeover()
     }
 
     /// Calls `observer` with the present state at once, on this thread, and with every later one on the

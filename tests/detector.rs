@@ -42,6 +42,9 @@ impl Outlet for Notes {
     fn window(&self, window: &WindowScores) {
         self.windows.lock().unwrap().push(window.clone());
     }
+    fn taken_over(&self, why: &str) {
+        panic!("{why}");
+    }
     fn failed(&self, error: &EngineError) {
         panic!("{error}");
     }

@@ -246,24 +246,56 @@ pub fn check(device: Device, precision: Precision) -> Result<(), BackendError> {
 /// `threads` of the CPU: 0 takes one per available core.
 ///
 /// `Device::Auto` takes GPU 0 where there is one and it has the precision asked for; if it cannot be opened
-/// (no memory, a checkpoint it does not take), the CPU takes over with one warning.
+/// (no memory, a checkpoint it does not take), the CPU takes over, which is worth one warning.
 pub fn open(
     model: &Model,
     device: Device,
     precision: Precision,
     threads: usize,
-) -> Result<Box<dyn Backend>, BackendError> {
+) -> Result<Opened, BackendError> {
     check(device, precision)?;
-    let backend = match device {
-        Device::Cpu => on_cpu(model, precision, threads)?,
-        Device::Cuda(ordinal) => on_gpu(model, ordinal)?,
+    let opened = match device {
+        Device::Cpu => on_cpu(model, precision, threads)?.into(),
+        Device::Cuda(ordinal) => on_gpu(model, ordinal)?.into(),
         Device::Auto => match gpu_of_auto(model, precision) {
-            Some(backend) => backend,
-            None => on_cpu(model, precision, threads)?,
+            Ok(Some(backend)) => backend.into(),
+            Ok(None) => on_cpu(model, precision, threads)?.into(),
+            Err(unusable) => {
+                let backend = on_cpu(model, precision, threads)?;
+                Opened { backend, unusable: Some(unusable) }
+            }
         },
     };
     model.weights.release();
-    Ok(backend)
+    Ok(opened)
+}
+
+/// A loaded checkpoint.
+pub struct Opened {
+    pub backend: Box<dyn Backend>,
+    /// Why this is the CPU although `Device::Auto` found a GPU: one warning for the user.
+    pub unusable: Option<BackendError>,
+}
+
+impl Opened {
+    /// The warning goes to the log.
+    pub fn warned(self) -> Box<dyn Backend> {
+        if let Some(error) = self.unusable {
+            tracing::warn!("device auto: {}", taken_over(&error));
+        }
+        self.backend
+    }
+}
+
+impl From<Box<dyn Backend>> for Opened {
+    fn from(backend: Box<dyn Backend>) -> Self {
+        Self { backend, unusable: None }
+    }
+}
+
+/// The words of that warning, whenever it happens.
+pub fn taken_over(why: &BackendError) -> String {
+    format!("the CPU takes over, because the GPU cannot be used: {why}")
 }
 
 fn on_cpu(model: &Model, precision: Precision, threads: usize) -> Result<Box<dyn Backend>, BackendError> {
@@ -281,31 +313,24 @@ fn on_gpu(_: &Model, ordinal: usize) -> Result<Box<dyn Backend>, BackendError> {
 }
 
 #[cfg(all(feature = "cuda", unix))]
-fn gpu_of_auto(model: &Model, precision: Precision) -> Option<Box<dyn Backend>> {
+fn gpu_of_auto(model: &Model, precision: Precision) -> Result<Option<Box<dyn Backend>>, BackendError> {
     if !matches!(precision, Precision::Auto | Precision::F16) {
-        return None;
+        return Ok(None);
     }
-    let opened = match cuda::probe(0) {
-        Ok(_) => cuda::CudaBackend::new(model, 0),
+    match cuda::probe(0) {
+        Ok(_) => Ok(Some(on_gpu(model, 0)?)),
         // A machine without a GPU is as usual as one with it; one that has a GPU it cannot use is not.
         Err(absent @ (cuda::CudaError::NoDriver { .. } | cuda::CudaError::NoDevice { .. })) => {
             tracing::debug!("device auto: no GPU: {absent}");
-            return None;
+            Ok(None)
         }
         Err(unusable) => Err(unusable.into()),
-    };
-    match opened {
-        Ok(backend) => Some(Box::new(backend)),
-        Err(error) => {
-            tracing::warn!("device auto: the CPU takes over, because the GPU cannot be used: {error}");
-            None
-        }
     }
 }
 
 #[cfg(not(all(feature = "cuda", unix)))]
-fn gpu_of_auto(_: &Model, _: Precision) -> Option<Box<dyn Backend>> {
-    None
+fn gpu_of_auto(_: &Model, _: Precision) -> Result<Option<Box<dyn Backend>>, BackendError> {
+    Ok(None)
 }
 
 #[cfg(test)]

@@ -85,7 +85,7 @@ pub fn run(
     precision: Precision,
     out: &mut dyn Write,
 ) -> anyhow::Result<bool> {
-    let mut backend = backend::open(model, device, precision, 0)?;
+    let mut backend = backend::open(model, device, precision, 0)?.warned();
     check(&mut *backend, &model.config, golden, precision, out)
 }
 

@@ -12,6 +12,7 @@ use crate::event::Event;
 pub(super) enum Item {
     Event(Box<Event>),
     Window(WindowScores),
+    TakenOver(Arc<str>),
     Failed(Arc<EngineError>),
 }
 
@@ -67,6 +68,7 @@ impl Outbox {
             match &item {
                 Item::Event(event) => outlet.event(event),
                 Item::Window(window) => outlet.window(window),
+                Item::TakenOver(why) => outlet.taken_over(why),
                 Item::Failed(error) => outlet.failed(error),
             }
             inner = self.lock();

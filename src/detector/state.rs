@@ -56,6 +56,8 @@ pub(super) struct State {
     pub in_flight: u32,
     /// No `push` may wait, none completes a window.
     pub interrupted: bool,
+    /// The takeover told.
+    takeover: Option<Arc<str>>,
     /// The failure told last; the same one again is counted only.
     failure: Option<String>,
     fingerprint: String,
@@ -94,6 +96,7 @@ impl State {
             last_scored: None,
             in_flight: 0,
             interrupted: false,
+            takeover: None,
             failure: None,
             fingerprint,
             stats: Stats::default(),
@@ -167,9 +170,21 @@ impl State {
     }
 
     /// The answer to a ticket. Ignored if a flush came between; the flush counted it.
-    pub fn answer(&mut self, ticket: &Ticket, result: Result<Scored, Dropped>, outbox: &Outbox) {
+    pub fn answer(
+        &mut self,
+        ticket: &Ticket,
+        result: Result<Scored, Dropped>,
+        takeover: Option<Arc<str>>,
+        outbox: &Outbox,
+    ) {
         if ticket.epoch != self.epoch {
             return;
+        }
+        if let Some(why) = takeover
+            && self.takeover.as_ref().is_none_or(|told| !Arc::ptr_eq(told, &why))
+        {
+            self.takeover = Some(why.clone());
+            outbox.put(Item::TakenOver(why));
         }
         self.in_flight -= 1;
         match result {

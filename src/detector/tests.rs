@@ -32,6 +32,9 @@ impl Outlet for Notes {
     fn window(&self, window: &WindowScores) {
         lock(&self.windows).push(window.clone());
     }
+    fn taken_over(&self, why: &str) {
+        panic!("{why}");
+    }
     fn failed(&self, error: &EngineError) {
         lock(&self.failures).push(error.to_string());
     }

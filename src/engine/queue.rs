@@ -9,7 +9,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::Instant;
 
 use super::{Dropped, EngineError, Job, Prompts, Scored, State};
-use crate::backend::DeviceReducer;
+use crate::backend::{BackendError, DeviceReducer, taken_over};
 
 /// Called with every state until it returns false.
 pub(super) type Observer = Box<dyn FnMut(&State) -> bool + Send>;
@@ -23,6 +23,8 @@ pub(super) struct Queue {
 
 struct Inner {
     state: State,
+    /// Why it is the CPU that serves.
+    takeover: Option<Arc<str>>,
     /// Of the backend that serves.
     reducer: Option<Arc<dyn DeviceReducer>>,
     /// Engine handles. At 0 the worker ends as soon as it sees it. Counted here and not by the handles'
@@ -125,6 +127,7 @@ impl Queue {
     pub(super) fn new() -> Arc<Self> {
         let inner = Inner {
             state: State::Loading,
+            takeover: None,
             reducer: None,
             users: 1,
             exited: false,
@@ -142,6 +145,14 @@ impl Queue {
 
     pub(super) fn state(&self) -> State {
         self.lock().state.clone()
+    }
+
+    pub(super) fn takeover(&self) -> Option<Arc<str>> {
+        self.lock().takeover.clone()
+    }
+
+    pub(super) fn set_takeover(&self, why: &BackendError) {
+        self.lock().takeover = Some(taken_over(why).into());
     }
 
     pub(super) fn reducer(&self) -> Option<Arc<dyn DeviceReducer>> {

@@ -135,7 +135,8 @@ pub fn loading(score: Score) -> (Arc<Engine>, Sender<()>) {
     let load = move || {
         held.recv().expect("the test lets it load");
         let (begun, _) = channel();
-        Ok(Box::new(Scripted { control: Arc::default(), gate: None, begun, score }) as Box<dyn Backend>)
+        let scripted = Scripted { control: Arc::default(), gate: None, begun, score };
+        Ok((Box::new(scripted) as Box<dyn Backend>).into())
     };
     (Engine::start(model(), Box::new(load), None).expect("a thread can be started"), go)
 }

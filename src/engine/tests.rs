@@ -415,20 +415,21 @@ fn after_a_lost_device_the_fallback_answers_the_same_window() {
     let control = Arc::new(Control::default());
     let (begun, _kept) = channel();
     let scripted = Scripted { control: control.clone(), gate: None, begun, score: SUM };
-    let load = Box::new(|| Ok(Box::new(Lost) as Box<dyn crate::backend::Backend>));
-    let fallback = Box::new(move || Ok(Box::new(scripted) as Box<dyn crate::backend::Backend>));
+    let load = Box::new(|| Ok((Box::new(Lost) as Box<dyn crate::backend::Backend>).into()));
+    let fallback = Box::new(move || Ok((Box::new(scripted) as Box<dyn crate::backend::Backend>).into()));
     let engine = Engine::start(model(), load, Some(fallback)).unwrap();
     let answers = Answers::default();
     engine.stream().run(job(0, 10, &prompts(&[3]), &answers));
     assert_eq!(lock(&answers)[0].1.as_ref().unwrap(), &[13.0]);
     assert_eq!(control.prepared.load(SeqCst), 1, "states of the lost device are of no use");
+    assert!(engine.takeover().is_some_and(|why| why.contains("the CPU takes over") && why.contains("ECC")));
     assert!(matches!(engine.state(), State::Ready));
 }
 
 #[cfg(all(feature = "cuda", unix))]
 #[test]
 fn a_lost_device_without_a_fallback_ends_the_engine_with_its_reason() {
-    let load = Box::new(|| Ok(Box::new(Lost) as Box<dyn crate::backend::Backend>));
+    let load = Box::new(|| Ok((Box::new(Lost) as Box<dyn crate::backend::Backend>).into()));
     let engine = Engine::start(model(), load, None).unwrap();
     let (stream, answers) = (engine.stream(), Answers::default());
     stream.run(job(0, 10, &prompts(&[3]), &answers));

@@ -7,22 +7,22 @@ use std::time::{Duration, Instant};
 use super::queue::{Queue, Todo, Waiting};
 use super::texts::Texts;
 use super::{Dropped, EngineError, Frame, Prompts, Scored, State};
-use crate::backend::{Backend, BackendError, Prepared, TextFeatures, expect};
+use crate::backend::{Backend, BackendError, Opened, Prepared, TextFeatures, expect};
 use crate::preprocess::Reduced;
 
 /// Prompts encoded in one call, before other streams get a turn: enough rows for a fast product, less
 /// time than a window.
 const TEXTS: usize = 16;
 
-pub(super) type Load = Box<dyn FnOnce() -> Result<Box<dyn Backend>, EngineError> + Send>;
+pub(super) type Load = Box<dyn FnOnce() -> Result<Opened, EngineError> + Send>;
 
 /// Starts the worker; it ends when the queue closes or the backend fails for good: when it panics, or its
 /// device is lost and there is no `fallback`.
 pub(super) fn start(queue: Arc<Queue>, load: Load, fallback: Option<Load>) -> Result<(), EngineError> {
     let work = move || {
         let failed = |why: EngineError| queue.set_state(State::Failed(Arc::new(why)));
-        let backend = match catch_unwind(AssertUnwindSafe(load)) {
-            Ok(Ok(backend)) => backend,
+        let Opened { backend, unusable } = match catch_unwind(AssertUnwindSafe(load)) {
+            Ok(Ok(opened)) => opened,
             Ok(Err(error)) => return failed(error),
             Err(panic) => return failed(EngineError::Worker(message(panic.as_ref()))),
         };
@@ -30,6 +30,9 @@ pub(super) fn start(queue: Arc<Queue>, load: Load, fallback: Option<Load>) -> Re
             return;
         }
         tracing::info!("engine ready: {}", backend.describe());
+        if let Some(why) = unusable {
+            queue.set_takeover(&why);
+        }
         queue.set_reducer(backend.reducer());
         queue.set_state(State::Ready);
         let mut worker =
@@ -89,11 +92,13 @@ impl Worker {
             return false;
         }
         let Some(load) = self.fallback.take() else { return false };
-        tracing::warn!("the CPU takes over: {error}");
+        // The warning is for each stream's user.
+        tracing::info!("the CPU takes over: {error}");
         self.queue.set_reducer(None);
         match catch_unwind(AssertUnwindSafe(load)) {
-            Ok(Ok(backend)) => {
+            Ok(Ok(Opened { backend, .. })) => {
                 tracing::info!("engine ready again: {}", backend.describe());
+                self.queue.set_takeover(error);
                 self.queue.set_reducer(backend.reducer());
                 self.backend = backend;
                 self.epoch += 1;

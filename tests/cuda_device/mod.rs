@@ -37,6 +37,22 @@ pub fn device() -> Option<&'static Gpu> {
     }
 }
 
+/// How often a kernel ran on the emulated device; none on another.
+pub fn runs(kernel: &str) -> Option<i64> {
+    if !device()?.is_emulated() {
+        return None;
+    }
+    let name = std::ffi::CString::new(kernel).unwrap();
+    // SAFETY: the backend has the library open; the function's type is tests/emulator/driver.cpp's.
+    unsafe {
+        let library = libc::dlopen(c"libcuda.so.1".as_ptr(), libc::RTLD_LAZY | libc::RTLD_NOLOAD);
+        let function = libc::dlsym(library, c"emulated_runs".as_ptr());
+        assert!(!function.is_null(), "the emulated device counts its kernels");
+        let function: extern "C" fn(*const libc::c_char) -> i64 = std::mem::transmute(function);
+        Some(function(name.as_ptr()))
+    }
+}
+
 /// The folder with the emulated libraries.
 pub fn emulator() -> Result<PathBuf, String> {
     let folder = std::env::var_os("XCLIP_EMULATOR").map(PathBuf::from);

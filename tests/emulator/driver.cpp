@@ -46,6 +46,7 @@ std::string fault_asked;
 long long kernels_until_lost = -1;
 thread_local bool has_context;
 std::map<Function*, std::unique_ptr<Function>> functions;
+std::map<std::string, long long> runs;
 
 // The lock, and what every call but a few begins with.
 struct Call {
@@ -71,6 +72,7 @@ Status say(Status status, const char* what, const char* why) {
 
 Status run_kernel(const Kernel& kernel, const Launch& launch, const Bound& bound) {
     if (kernels_until_lost >= 0 && kernels_until_lost-- == 0) return ECC_UNCORRECTABLE;
+    runs[kernel.name]++;
     for (const void* pointer : bound.pointers) {
         if (!is_device(pointer, 1)) {
             char why[96];
@@ -194,6 +196,13 @@ EXPORT bool emulated_is_device(const void* from, size_t bytes) { return is_devic
 EXPORT int emulated_check_guards(const char* what) {
     std::string beside = check_guards();
     return beside.empty() ? SUCCESS : say(ILLEGAL_ADDRESS, what, beside.c_str());
+}
+
+// For tests: how often a kernel ran.
+EXPORT long long emulated_runs(const char* kernel) {
+    std::lock_guard<std::recursive_mutex> guard(device_lock());
+    auto found = runs.find(kernel);
+    return found == runs.end() ? 0 : found->second;
 }
 
 EXPORT int cuInit(unsigned flags) {

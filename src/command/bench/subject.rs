@@ -52,7 +52,7 @@ impl Subject {
             }
             Source::Checkpoint(name) => {
                 let model = Model::open(name, options.heads)?;
-                let backend = backend::open(&model, options.device, precision, options.threads)?;
+                let backend = backend::open(&model, options.device, precision, options.threads)?.warned();
                 (model.config.clone(), backend, Some(model))
             }
         };

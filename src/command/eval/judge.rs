@@ -42,7 +42,7 @@ impl Judge {
         threads: usize,
     ) -> Result<Self, CommandError> {
         let model = Model::open(name, Heads::Hf)?;
-        let backend = backend::open(&model, device, precision, threads)?;
+        let backend = backend::open(&model, device, precision, threads)?.warned();
         Ok(Self::of(model, backend))
     }
 

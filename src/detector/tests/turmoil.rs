@@ -25,6 +25,9 @@ impl Outlet for Caller {
     fn window(&self, window: &WindowScores) {
         self.notes.window(window);
     }
+    fn taken_over(&self, why: &str) {
+        self.notes.taken_over(why);
+    }
     fn failed(&self, error: &EngineError) {
         self.notes.failed(error);
     }

@@ -195,6 +195,16 @@ impl detector::Outlet for Outlet {
         outbox.windows.push_back((element.name().into(), window.clone()));
     }
 
+    fn taken_over(&self, why: &str) {
+        let Some(element) = self.element.upgrade() else { return };
+        gst::element_warning!(
+            element,
+            gst::ResourceError::Failed,
+            ("{why}"),
+            ["device=auto; with device=cuda:0 this is an error, with device=cpu the GPU is not tried"]
+        );
+    }
+
     fn failed(&self, error: &EngineError) {
         let Some(element) = self.element.upgrade() else { return };
         if let engine::State::Failed(error) = self.engine.state() {
