@@ -81,6 +81,8 @@ fn play(properties: &str) -> Played {
         None
     });
     let bus = pipeline.bus().unwrap();
+    // Not the source's, which stops because of it.
+    let is_own = |message: &gst::Message| message.src() == Some(detect.upcast_ref::<gst::Object>());
     let mut played = Played::default();
     let playing = pipeline.set_state(gst::State::Playing).is_ok();
     loop {
@@ -92,7 +94,7 @@ fn play(properties: &str) -> Played {
         };
         match message.view() {
             gst::MessageView::Warning(_) => played.warnings.push(text(&message)),
-            gst::MessageView::Error(_) => played.errors.push(text(&message)),
+            gst::MessageView::Error(_) if is_own(&message) => played.errors.push(text(&message)),
             gst::MessageView::Element(_) => played.events.extend(record(&message)),
             gst::MessageView::Eos(_) => break,
             _ => {}
@@ -104,9 +106,8 @@ fn play(properties: &str) -> Played {
     played.stats = Some(detect.property("stats"));
     pipeline.set_state(gst::State::Null).unwrap();
     // Whatever else was said on the way out.
-    while let Some(message) = bus.pop_filtered(&[gst::MessageType::Error]) {
-        played.errors.push(text(&message));
-    }
+    let rest = std::iter::from_fn(|| bus.pop_filtered(&[gst::MessageType::Error]));
+    played.errors.extend(rest.filter(is_own).map(|message| text(&message)));
     played.windows = std::mem::take(&mut windows.lock().unwrap());
     played
 }

@@ -432,9 +432,15 @@ fn a_lost_device_without_a_fallback_ends_the_engine_with_its_reason() {
     let load = Box::new(|| Ok((Box::new(Lost) as Box<dyn crate::backend::Backend>).into()));
     let engine = Engine::start(model(), load, None).unwrap();
     let (stream, answers) = (engine.stream(), Answers::default());
-    stream.run(job(0, 10, &prompts(&[3]), &answers));
-    assert!(matches!(&lock(&answers)[0].1, Err(Dropped::Failed(e)) if e.to_string().contains("ECC")));
-    wait_until(|| matches!(engine.state(), State::Failed(_)));
+    let (asked, states) = (Arc::downgrade(&engine), Answers::default());
+    let noted = states.clone();
+    let done = Box::new(move |result: Result<Scored, Dropped>| {
+        let failed = asked.upgrade().is_some_and(|engine| matches!(engine.state(), State::Failed(_)));
+        lock(&noted).push((usize::from(failed), result.map(|scored| scored.logits)));
+    });
+    stream.run(Job { frames: vec![frame(10)], prompts: prompts(&[3]), done });
+    assert!(matches!(&lock(&states)[0].1, Err(Dropped::Failed(e)) if e.to_string().contains("ECC")));
+    assert_eq!(lock(&states)[0].0, 1, "who hears of the lost window finds the engine failed");
     stream.run(job(1, 10, &prompts(&[3]), &answers));
-    assert!(matches!(&lock(&answers)[1].1, Err(Dropped::Failed(e)) if e.to_string().contains("dmesg")));
+    assert!(matches!(&lock(&answers)[0].1, Err(Dropped::Failed(e)) if e.to_string().contains("dmesg")));
 }

@@ -35,16 +35,13 @@ pub(super) fn start(queue: Arc<Queue>, load: Load, fallback: Option<Load>) -> Re
         }
         queue.set_reducer(backend.reducer());
         queue.set_state(State::Ready);
-        let mut worker =
-            Worker { backend, epoch: 0, fallback, lost: None, texts: Texts::default(), queue: queue.clone() };
+        let (texts, lost) = (Texts::default(), false);
+        let mut worker = Worker { backend, epoch: 0, fallback, lost, texts, queue: queue.clone() };
         // Jobs in work answer themselves (Cancelled) while a panic unwinds.
         let worked = catch_unwind(AssertUnwindSafe(|| worker.work()));
         queue.set_reducer(None);
         if let Err(panic) = worked {
             return failed(EngineError::Worker(message(panic.as_ref())));
-        }
-        if let Some(error) = worker.lost.take() {
-            queue.set_state(State::Failed(error));
         }
     };
     let spawned = std::thread::Builder::new().name("xclip-engine".into()).spawn(work);
@@ -63,8 +60,8 @@ struct Worker {
     epoch: u64,
     /// Opens the backend that goes on when the device is lost.
     fallback: Option<Load>,
-    /// Why the worker ends.
-    lost: Option<Arc<EngineError>>,
+    /// The worker ends.
+    lost: bool,
     texts: Texts,
     queue: Arc<Queue>,
 }
@@ -80,7 +77,7 @@ impl Worker {
                 Todo::Texts(prompts) => self.encode_texts(&prompts),
                 Todo::End => return,
             }
-            if self.lost.is_some() {
+            if self.lost {
                 return;
             }
         }
@@ -110,12 +107,14 @@ impl Worker {
         false
     }
 
-    /// The error as everybody is told it; a lost device ends the worker.
+    /// The error as everybody is told it; a lost device ends the worker. The engine has failed before its
+    /// windows are answered, so that whoever hears of them finds it so.
     fn told(&mut self, error: BackendError) -> Arc<EngineError> {
         let lost = error.is_lost();
         let error = Arc::new(EngineError::from(error));
-        if lost {
-            self.lost.get_or_insert_with(|| error.clone());
+        if lost && !std::mem::replace(&mut self.lost, true) {
+            self.queue.set_reducer(None);
+            self.queue.set_state(State::Failed(error.clone()));
         }
         error
     }
