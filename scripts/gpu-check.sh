@@ -34,12 +34,12 @@ build() {
     # Tests come with an xclipd of their own profile; the optimised one, built after it, takes its place.
     {
         built test --no-run --test cuda_backend --test cuda_windows --test cuda_engine --test cuda_kernels \
-            --test cuda_faults
+            --test cuda_faults --test cuda_reduce --test cuda_detector
         built build --profile "$profile" --bin xclipd
     } | while read -r name path; do
         cp "$path" "$folder/bin/$name"
     done
-    for name in xclipd cuda_backend cuda_windows cuda_engine cuda_kernels cuda_faults; do
+    for name in xclipd cuda_backend cuda_windows cuda_engine cuda_kernels cuda_faults cuda_reduce cuda_detector; do
         [ -e "$folder/bin/$name" ] || fail "cargo built no $name; see its output above"
     done
     strip "$folder"/bin/*
@@ -160,6 +160,8 @@ run() {
     check "backend: golden vectors, refusals, sizes" backend tests cuda_backend
     check "backend: batches, graphs, labels" windows tests cuda_windows
     check "engine: streams, a lost device" engine tests cuda_engine
+    check "pictures, from many threads" reduce tests cuda_reduce
+    check "streams, from pictures to scores" detector tests cuda_detector
     check "kernels, one by one" kernels tests cuda_kernels
     check "faults (on the emulated device)" faults tests cuda_faults
     check "golden vectors, small" verify-small verify "$here/root/tests/golden/small" \

@@ -9,6 +9,9 @@
 //!                                            └──────── backend ────────┘
 //! ```
 //!
+//! Pictures are reduced on the thread that brings them: on the processor, or by a backend that does it on its
+//! device (`backend::DeviceReducer`), where they stay.
+//!
 //! Data flows one way, and imports only go down: ground (`image`, `clip`, `preprocess`, `score`,
 //! `event`, `scene`) ← `model` ← `backend` ← `engine` ← `detector` ← outlets (`element`, `command`).
 //! `tests/layers.rs` holds this line.
