@@ -84,7 +84,7 @@ impl Camera {
         let format = self.formats[frame % self.formats.len()];
         let (width, height) = self.size;
         let info = ImageInfo { format, width, height, matrix: Matrix::Bt709, range: self.range };
-        let bright = if frame / 5 % 2 == 0 { 30 } else { 130 };
+        let bright = if (frame / 5).is_multiple_of(2) { 30 } else { 130 };
         let sample = |i: usize, stride: usize| {
             let (x, y) = (i % stride, i / stride);
             (bright + (x / 9 + y / 7 + 3 * frame) % 11 * 8 + (x * 31 + y * 17) % 13) as u8

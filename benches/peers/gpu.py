@@ -2,8 +2,8 @@
 
 python benches/peers/gpu.py --xclipd PATH --work FOLDER [--model base-patch32] [--windows 1] …
 
-Ours before and after theirs, so that a clock that drifts shows. Per batch of windows: pixels in, logits out, the
-label vectors made before. Theirs is XCLIPModel in f16, as it comes and by torch.compile with max-autotune and CUDA
+Ours before and after theirs, so that a clock that drifts shows. Per batch of windows: normalised pixels on the GPU in,
+logits out, the label vectors made before. Theirs is XCLIPModel in f16, as it comes and by torch.compile with max-autotune and CUDA
 graphs; times are by CUDA events, medians over several input sets. Every one's logits are held against XCLIPModel
 in f32. Needs torch with CUDA and transformers. --rehearse runs eagerly on the processor, in f32, to try the script
 without a GPU; it prints no figures of use.

@@ -41,7 +41,7 @@ pub(super) fn start(queue: Arc<Queue>, load: Load, fallback: Option<Load>) -> Re
         let worked = catch_unwind(AssertUnwindSafe(|| worker.work()));
         queue.set_reducer(None);
         if let Err(panic) = worked {
-            return failed(EngineError::Worker(message(panic.as_ref())));
+            failed(EngineError::Worker(message(panic.as_ref())));
         }
     };
     let spawned = std::thread::Builder::new().name("xclip-engine".into()).spawn(work);

@@ -8,13 +8,13 @@ use anyhow::Context;
 use serde::Serialize;
 
 use super::gpu::{Spread, spread};
-use super::{milliseconds, subject};
+use super::milliseconds;
 use crate::backend::DeviceReducer;
 use crate::backend::cuda::CudaReducer;
 use crate::image::{Image, ImageInfo, Matrix, PixelFormat, Plane, Range, Roi};
 use crate::model::{Config, recipe};
-use crate::preprocess::Reducer;
 use crate::preprocess::device::DevicePlan;
+use crate::preprocess::{Reducer, Rule};
 
 const WIDTH: usize = 1920;
 const HEIGHT: usize = 1080;
@@ -35,23 +35,22 @@ pub struct Arrival {
 }
 
 impl Arrival {
-    pub fn measure(config: &Config, ordinal: usize, rounds: usize) -> anyhow::Result<Self> {
+    pub fn measure(config: &Config, rule: &Rule, ordinal: usize, rounds: usize) -> anyhow::Result<Self> {
         let (format, width, height) = (PixelFormat::Nv12, WIDTH as u32, HEIGHT as u32);
         let info = ImageInfo { format, width, height, matrix: Matrix::Bt709, range: Range::Limited };
         let noise = recipe::frames_u8(1, HEIGHT, WIDTH, 2);
         let planes = [&noise[..WIDTH * HEIGHT], &noise[WIDTH * HEIGHT..WIDTH * HEIGHT * 3 / 2]];
         let image = Image::new(info, &planes.map(|data| Plane { data, stride: WIDTH }))?;
-        let rule = subject::rule(config);
         let (patch, roi) = (config.patch_size as u32, Roi::WHOLE);
-        let plan = DevicePlan::new(&rule, info, roi, patch)?.context("NV12 has no kernel")?;
+        let plan = DevicePlan::new(rule, info, roi, patch)?.context("NV12 has no kernel")?;
         let device = CudaReducer::open(rule.size, patch, ordinal)?;
 
-        let times = device.times(&rule, &image, roi, rounds)?.context("no room for one picture")?;
+        let times = device.times(rule, &image, roi, rounds)?.context("no room for one picture")?;
         // As in a stream, where the last window's pictures are kept.
         let (mut kept, mut hand_over) = (VecDeque::new(), Vec::with_capacity(rounds));
         for round in 0..config.num_frames + rounds {
             let begun = Instant::now();
-            let reduced = device.reduce(&rule, &image, roi).context("no room for one picture")?;
+            let reduced = device.reduce(rule, &image, roi).context("no room for one picture")?;
             let time = milliseconds(begun.elapsed());
             kept.push_back(reduced);
             if round >= config.num_frames {
@@ -59,7 +58,7 @@ impl Arrival {
                 kept.pop_front();
             }
         }
-        let (mut reducer, mut processor) = (Reducer::new(rule), Vec::with_capacity(rounds));
+        let (mut reducer, mut processor) = (Reducer::new(*rule), Vec::with_capacity(rounds));
         reducer.reduce(&image, roi)?;
         for _ in 0..rounds {
             let begun = Instant::now();

@@ -1,7 +1,8 @@
 //! `xclipd bench --device cuda:N`: stages by the device's own clock, under its measured peaks.
 //!
 //! Every round takes another of several input sets, so that no cache holds the answer; times are medians
-//! after untimed rounds in which kernels load and graphs are captured.
+//! after untimed rounds in which kernels load and graphs are captured. Frames come as those of streams do:
+//! reduced on the device before their batch, which `arrival` times by itself.
 
 use std::io::Write;
 use std::time::Instant;
@@ -16,8 +17,9 @@ use super::{Options, Source, milliseconds};
 use crate::backend::cuda::{CudaBackend, Roof, Times, probe};
 use crate::backend::{self, Backend, Device, Precision, Prepared, TextFeatures};
 use crate::command::table::{Align, Table};
+use crate::image::{Image, ImageInfo, Matrix, PixelFormat, Plane, Range, Roi};
 use crate::model::{Config, Model, recipe};
-use crate::preprocess::Reduced;
+use crate::preprocess::{Geometry, Reduced, Rule};
 
 /// Input sets, one after the other.
 const SETS: usize = 3;
@@ -59,7 +61,7 @@ pub struct Report {
     pub peak_copy_gb_per_s: f64,
     /// Graphs and single launches of a batch: one new frame per window, encode, compare.
     pub launches_per_batch: u64,
-    /// The same batch by the host's clock, from pixels to logits.
+    /// The same batch by the host's clock, from frames that have arrived to logits.
     pub wall_ms: Spread,
     pub stages: Vec<Row>,
     /// What a new frame costs before its batch.
@@ -103,7 +105,7 @@ struct Round {
 fn measure(options: &Options, ordinal: usize) -> anyhow::Result<Report> {
     let gpu = probe(ordinal)?;
     let begun = Instant::now();
-    let (config, mut backend) = load(options, ordinal)?;
+    let (config, rule, mut backend) = load(options, ordinal)?;
     let load_ms = milliseconds(begun.elapsed());
     let roof = Roof::measure(ordinal)?;
     let sets: Vec<Vec<Reduced>> = (0..SETS).map(|set| frames(&config, options.windows, set)).collect();
@@ -114,7 +116,7 @@ fn measure(options: &Options, ordinal: usize) -> anyhow::Result<Report> {
     for round in 0..WARM_UP + options.rounds {
         let set = &sets[round % SETS];
         let before = backend.launches();
-        let (times, answer, spare) = one_round(&config, &mut backend, set, &texts)?;
+        let (times, answer, spare) = one_round(&config, &rule, &mut backend, set, &texts)?;
         launches = backend.launches() - before - spare;
         if round == 0 {
             logits = answer;
@@ -140,7 +142,7 @@ fn measure(options: &Options, ordinal: usize) -> anyhow::Result<Report> {
         launches_per_batch: launches,
         wall_ms: spread(rounds.iter().map(|round| round.wall_ms)),
         stages: rows(&config, options, &rounds, roof.product_tflop_per_s),
-        arrival: Arrival::measure(&config, ordinal, options.rounds)?,
+        arrival: Arrival::measure(&config, &rule, ordinal, options.rounds)?,
         logits,
     };
     Ok(report)
@@ -177,17 +179,18 @@ fn name(options: &Options) -> &str {
     name
 }
 
-fn load(options: &Options, ordinal: usize) -> anyhow::Result<(Config, CudaBackend)> {
+fn load(options: &Options, ordinal: usize) -> anyhow::Result<(Config, Rule, CudaBackend)> {
     match &options.source {
         Source::Published(name) => {
             let config = subject::published_config(name, options)?;
             let backend = subject::synthetic_cuda(&config, ordinal)?;
-            Ok((config, backend))
+            let rule = subject::rule(&config);
+            Ok((config, rule, backend))
         }
         Source::Checkpoint(name) => {
             let model = Model::open(name, options.heads)?;
             let backend = CudaBackend::new(&model, ordinal)?;
-            Ok((model.config.clone(), backend))
+            Ok((model.config.clone(), model.rule, backend))
         }
     }
 }
@@ -197,22 +200,44 @@ fn frames(config: &Config, windows: usize, set: usize) -> Vec<Reduced> {
     Reduced::split(&recipe::frames_u8(windows * config.num_frames, size, size, 2 + set as u32), size)
 }
 
+/// Frames as a stream's come to the backend: on its device, if there is room for so many.
+fn arrived<'a>(
+    rule: &Rule,
+    backend: &CudaBackend,
+    frames: impl Iterator<Item = &'a Reduced>,
+) -> anyhow::Result<Vec<Reduced>> {
+    // They have the model's size.
+    let (rule, reducer) = (Rule { geometry: Geometry::Stretch, ..*rule }, backend.reducer());
+    let (format, size) = (PixelFormat::Rgb, rule.size);
+    let info = ImageInfo { format, width: size, height: size, matrix: Matrix::Bt709, range: Range::Full };
+    let one = |frame: &Reduced| {
+        let rgb = frame.rgb();
+        let image = Image::new(info, &[Plane { data: &rgb, stride: 3 * size as usize }])?;
+        let on_device = reducer.as_ref().and_then(|reducer| reducer.reduce(&rule, &image, Roi::WHOLE));
+        Ok(on_device.unwrap_or_else(|| frame.clone()))
+    };
+    frames.map(one).collect()
+}
+
 /// All frames; then the batch as it is in steady state. Its first window's logits, and the launches that
 /// are not the batch's.
 fn one_round(
     config: &Config,
+    rule: &Rule,
     backend: &mut CudaBackend,
     frames: &[Reduced],
     texts: &[TextFeatures],
 ) -> anyhow::Result<(Round, Vec<f32>, u64)> {
     let before = backend.launches();
-    let prepared = backend.prepare(&frames.iter().collect::<Vec<_>>())?;
+    let all = arrived(rule, backend, frames.iter())?;
+    let prepared = backend.prepare(&all.iter().collect::<Vec<_>>())?;
     let all_frames = backend.take_times()?;
     let spare = backend.launches() - before;
     let clips: Vec<(&[Prepared], &[TextFeatures])> =
         prepared.chunks(config.num_frames).map(|clip| (clip, texts)).collect();
+    let new = arrived(rule, backend, frames.iter().step_by(config.num_frames))?;
     let begun = Instant::now();
-    backend.prepare(&frames.iter().step_by(config.num_frames).collect::<Vec<_>>())?;
+    backend.prepare(&new.iter().collect::<Vec<_>>())?;
     let logits = backend.score(&clips)?;
     let wall_ms = milliseconds(begun.elapsed());
     let batch = backend.take_times()?;
