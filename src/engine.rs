@@ -37,8 +37,9 @@ pub struct Spec {
     pub heads: Heads,
 }
 
-/// One sampled frame. Shared by the windows it is part of; prepared on the worker, once, when the
-/// first window that needs it is encoded (a frame of dropped windows only costs nothing more).
+/// One sampled frame. Shared by the windows it is part of; reduced when it comes, on the engine's device or
+/// on the processor ([`Stream::frame`]); prepared on the worker, once, when the first window that needs it is
+/// encoded (a frame of dropped windows only costs nothing more).
 pub struct Frame {
     pub reduced: Reduced,
     /// And by which backend of this engine: after a lost device another one takes over.

@@ -102,6 +102,14 @@ impl Reduced {
         }
     }
 
+    /// As [`Reduced::rgb`]; `None` where the picture is on a device.
+    pub fn host_rgb(&self) -> Option<&[u8]> {
+        match &self.place {
+            Place::Host(rgb) => Some(rgb),
+            Place::Device(_) => None,
+        }
+    }
+
     /// The picture on a device of kind `P`; `None` where it is elsewhere.
     pub fn device<P: OnDevice>(&self) -> Option<&P> {
         let Place::Device(picture) = &self.place else { return None };

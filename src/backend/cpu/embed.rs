@@ -4,8 +4,6 @@
 //! turned to that order at load. In int8 the pixels themselves are the product's bytes: normalisation is
 //! folded into weights and bias, so nothing is rounded but the weights.
 
-use std::borrow::Cow;
-
 use super::buffer::{Buffer, Shared};
 use super::gemm::{Activation, Cpu, Out, gemm};
 use super::layer_norm::LayerNorm;
@@ -15,7 +13,7 @@ use super::load::Loader;
 use super::quantise::RowScale;
 use crate::backend::BackendError;
 use crate::model::Config;
-use crate::preprocess::Rule;
+use crate::preprocess::{Reduced, Rule};
 
 /// Values of 16 pixels.
 const PIXELS: usize = 48;
@@ -89,8 +87,9 @@ impl Embedding {
     }
 
     /// Normalised pixels as [3, S, S]; for the trace only, the product takes them in place.
-    pub fn pixel_values(&self, frame: &[u8]) -> Vec<f32> {
-        let table = |c: usize| frame.iter().skip(c).step_by(3).map(move |v| self.normalised[c][*v as usize]);
+    pub fn pixel_values(&self, frame: &Reduced) -> Vec<f32> {
+        let rgb = frame.rgb();
+        let table = |c: usize| rgb.iter().skip(c).step_by(3).map(move |v| self.normalised[c][*v as usize]);
         (0..3).flat_map(table).collect()
     }
 
@@ -100,7 +99,7 @@ impl Embedding {
         cpu: &Cpu,
         lhs: &mut Lhs,
         embedded: &mut Buffer,
-        frames: &[Cow<'_, [u8]>],
+        frames: &[&Reduced],
         x: &mut [f32],
     ) {
         let (width, side) = (self.width, self.size / self.patch);
@@ -109,10 +108,11 @@ impl Embedding {
         let writer = lhs.reset(cpu, rows, &self.linear);
         cpu.run_ranges(rows, 4, |range| {
             for row in range {
-                let (frame, py, px) = (&frames[row / patches], row % patches / side, row % side);
+                let (frame, py, px) = (frames[row / patches], row % patches / side, row % side);
+                let rgb = frame.host_rgb().expect("`CpuBackend::prepare` brings frames to the host");
                 for y in 0..self.patch {
                     let start = ((py * self.patch + y) * self.size + px * self.patch) * 3;
-                    let pixels = &frame[start..][..line];
+                    let pixels = &rgb[start..][..line];
                     // SAFETY (both): each row is written by one task.
                     match writer {
                         RowWriter::Int8(writer) => unsafe {

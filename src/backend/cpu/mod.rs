@@ -47,7 +47,6 @@ mod text;
 mod transpose;
 mod vision;
 
-use std::borrow::Cow;
 use std::sync::Arc;
 
 use self::block::Scratch;
@@ -251,15 +250,20 @@ fn normalise(values: &mut [f32]) {
 impl Backend for CpuBackend {
     fn prepare(&mut self, frames: &[&Reduced]) -> Result<Vec<Prepared>, BackendError> {
         let size = self.config.image_size;
-        let pictures: Vec<Cow<'_, [u8]>> = frames.iter().map(|frame| frame.rgb()).collect();
-        for (frame, rgb) in frames.iter().zip(&pictures) {
+        for frame in frames {
+            let Some(rgb) = frame.host_rgb() else {
+                // Reduced by a device that was lost.
+                let own = |frame: &&Reduced| Reduced::new(frame.size(), frame.rgb().into_owned());
+                let frames: Vec<Reduced> = frames.iter().map(own).collect();
+                return self.prepare(&frames.iter().collect::<Vec<_>>());
+            };
             if frame.size() as usize != size || rgb.len() != size * size * 3 {
                 let found = format!("{0}x{0} with {1} bytes", frame.size(), rgb.len());
                 return Err(shape("frame", format!("{size}x{size}x3 bytes"), found));
             }
         }
         let Memory { scratch, window, .. } = &mut self.memory;
-        let states = self.weights.vision.prepare(&self.cpu, scratch, window, &pictures, &mut self.trace);
+        let states = self.weights.vision.prepare(&self.cpu, scratch, window, frames, &mut self.trace);
         Ok(states.into_iter().map(|frame| Arc::new(frame) as Prepared).collect())
     }
 

@@ -4,8 +4,6 @@
 //! every frame, and attention over equal tokens returns the value, so all layer-0 messages are one
 //! constant, folded here at load. Blocks 1… see messages across the window.
 
-use std::borrow::Cow;
-
 use super::attention::{Attention, Item, Rows};
 use super::block::{Block, Extra, Scratch, Spans};
 use super::buffer::Buffer;
@@ -17,7 +15,7 @@ use super::linear::{Format, Linear};
 use super::load::Loader;
 use crate::backend::{BackendError, Trace, emit};
 use crate::model::Config;
-use crate::preprocess::Rule;
+use crate::preprocess::{Reduced, Rule};
 
 /// Rows of the residual stream that pass a block together: enough to hide the weights' way from
 /// memory, few enough that the MLP's hidden rows stay in the cache.
@@ -106,7 +104,7 @@ impl Vision {
         cpu: &Cpu,
         scratch: &mut Scratch,
         window: &mut Window,
-        frames: &[Cow<'_, [u8]>],
+        frames: &[&Reduced],
         trace: &mut Option<Trace>,
     ) -> Vec<Frame> {
         let mut states = Vec::with_capacity(frames.len());

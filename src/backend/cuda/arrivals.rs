@@ -66,7 +66,8 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl Arrivals {
     /// Slots of `size` values, as many as are of use and fit a sixteenth of the free memory.
     pub fn new(context: &Arc<Context>, size: usize) -> Result<Arc<Self>, CudaError> {
-        let slots = (context.free_bytes()? / 16 / (size * size_of::<f16>())).clamp(1, MOST_SLOTS);
+        let fitting = context.free_bytes()? / 16 / (size * size_of::<f16>()).max(1);
+        let slots = fitting.clamp(1, MOST_SLOTS);
         let rows = Buffer::new(context, "pictures", slots * size)?;
         let used: Result<Vec<Event>, _> = (0..slots).map(|_| Event::new(context, sys::UNTIMED)).collect();
         let (free, blocks) = (Mutex::new((0..slots).collect()), Mutex::default());

@@ -119,7 +119,7 @@ pub(super) struct Pinned<T> {
 
 // SAFETY: it owns its memory, as a Vec does.
 unsafe impl<T: Plain> Send for Pinned<T> {}
-// SAFETY: as above; shared, it is only read.
+// SAFETY: as above. Between threads it is only read: what the device writes stays with the backend's.
 unsafe impl<T: Plain> Sync for Pinned<T> {}
 
 impl<T: Plain> Pinned<T> {
@@ -144,8 +144,8 @@ impl<T: Plain> Pinned<T> {
     pub fn copy_in(&self, stream: &Stream, to: At<T>, len: usize) -> Result<(), CudaError> {
         assert!(len <= self.len, "a copy beyond page-locked memory");
         let (runtime, bytes) = (self.context.runtime, len * size_of::<T>());
-        // SAFETY: inside this memory; the owners (`CudaBackend`, `Store`) wait for their streams before they
-        // free anything.
+        // SAFETY: inside this memory; the owners (`CudaBackend`, `CudaReducer`) wait for their streams before
+        // they free anything.
         let status =
             unsafe { (runtime.driver.memcpy_to_device)(to.0, self.address.cast(), bytes, stream.raw) };
         runtime.check("cuMemcpyHtoDAsync", status)
