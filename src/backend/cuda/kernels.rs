@@ -7,10 +7,11 @@ use half::f16;
 
 use super::CudaError;
 use super::device::Stream;
-use super::functions::{HEADS, Kernels, WARP, arguments};
+use super::functions::{Argument, HEADS, Kernels, WARP, arguments};
 use super::launcher::{Lane, Launcher};
 use super::memory::At;
 use super::product::{Into, LayerAt};
+use super::sys::Raw;
 
 /// The same in every LayerNorm of the model.
 const EPSILON: f32 = 1e-5;
@@ -19,6 +20,8 @@ const CHUNK: usize = 8;
 /// Query rows of one warp, and most warps of a block, in the attention kernels.
 const QUERIES: usize = 16;
 const MOST_WARPS: usize = 8;
+/// Bytes of shared memory for each value of a head, in the attention kernels.
+const SHARED_PER_VALUE: usize = 512;
 /// Rows that few_rows_product takes.
 const FEW_ROWS: usize = 32;
 /// Columns of one of its blocks, and the block's threads.
@@ -220,20 +223,10 @@ impl Launcher {
         starts: At<i32>,
     ) -> Result<(), CudaError> {
         let Attention { items, length, heads, head, causal } = sizes;
-        let (which, shared) = fitting(head);
         let (at, stride) = message.map_or((At::NULL, 0), |message| (message.at, message.stride));
-        let (tiles, warps) = query_tiles(length);
         let arguments =
             arguments![qkv, at, out, starts, items, length, heads, head, usize::from(causal), stride];
-        let grid = [tiles, heads, items];
-        self.launch_kernel(
-            lane,
-            self.kernels.attention[which],
-            grid,
-            (warps * WARP) as u32,
-            shared,
-            &arguments,
-        )
+        self.per_query_tile(lane, &self.kernels.attention, sizes, &arguments)
     }
 
     /// x [N, T, L, D] → the mean over T of normalised patch rows, [N, P, D].
@@ -304,11 +297,23 @@ impl Launcher {
         patches: usize,
     ) -> Result<(), CudaError> {
         let Attention { items, length, heads, head, .. } = sizes;
-        let (which, shared) = fitting(head);
-        let (tiles, warps) = query_tiles(length);
         let arguments = arguments![q, kv, out, items, length, patches, heads, head];
-        let (function, grid) = (self.kernels.prompt_attention[which], [tiles, heads, items]);
-        self.launch_kernel(Lane::Main, function, grid, (warps * WARP) as u32, shared, &arguments)
+        self.per_query_tile(Lane::Main, &self.kernels.prompt_attention, sizes, &arguments)
+    }
+
+    /// One of the attention kernels, by its head size: a block per item, head and tile of its queries.
+    fn per_query_tile(
+        &self,
+        lane: Lane,
+        family: &[Raw; HEADS.len()],
+        sizes: Attention,
+        arguments: &[Argument],
+    ) -> Result<(), CudaError> {
+        let which =
+            HEADS.iter().position(|size| *size >= sizes.head).expect("head sizes are checked at load");
+        let (tiles, warps) = query_tiles(sizes.length);
+        let (grid, threads) = ([tiles, sizes.heads, sizes.items], (warps * WARP) as u32);
+        self.launch_kernel(lane, family[which], grid, threads, SHARED_PER_VALUE * HEADS[which], arguments)
     }
 
     #[allow(clippy::too_many_arguments)]
@@ -395,12 +400,6 @@ pub(super) fn preprocess(
             launch(kernels.preprocess_rgb, &arguments![plane, stride, step, r, g, b, plan, levels, rows])
         }
     }
-}
-
-/// Which of [`HEADS`] a head takes, and the bytes of shared memory of its blocks.
-fn fitting(head: usize) -> (usize, usize) {
-    let which = HEADS.iter().position(|size| *size >= head).expect("head sizes are checked at load");
-    (which, 512 * HEADS[which])
 }
 
 /// Blocks over the queries of an item, and warps of each.
