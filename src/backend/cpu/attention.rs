@@ -158,7 +158,8 @@ impl<'a> Task<'a> {
             let mut places = [(0, 0); MAX_ROWS];
             to.rows(item.first + top, &mut places[..height]);
             for at in &places[..height] {
-                to.expect(*at, head * width, width);
+                let lines = head * width / LINE..((head + 1) * width).div_ceil(LINE);
+                lines.for_each(|line| to.expect(*at, line));
             }
             let query = query.fit(query_lines * height * LINE);
             for r in 0..height {

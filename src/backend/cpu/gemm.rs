@@ -156,7 +156,7 @@ fn multiply_f32<const FMA: bool, const NR: usize, const C: usize>(
         let mut ahead = next.tile();
         let first_row = index * lhs.tile;
         let height = lhs.tile.min(lhs.rows - first_row);
-        epilogue.expect(&mut place, first_row, height, first_col, NR);
+        epilogue.expect::<NR>(&mut place, first_row, height, first_col);
         let rows = &lhs.values[first_row * padded..][..height * padded];
         let kernel = product.kernels.for_rows(height);
         for start in (0..k).step_by(CHAIN) {
@@ -195,7 +195,7 @@ fn multiply_i8<const FMA: bool, const NR: usize, const C: usize>(
         let ahead = next.tile();
         let first_row = index * lhs.tile;
         let height = lhs.tile.min(lhs.rows - first_row);
-        epilogue.expect(&mut place, first_row, height, first_col, NR);
+        epilogue.expect::<NR>(&mut place, first_row, height, first_col);
         let kernel = product.dots.for_rows(height);
         let rows = |bytes: &Buffer<u8>| bytes[first_row * padded..][..height * padded].as_ptr();
         // SAFETY (both): `rows` are the lines of `height` rows and `packed` all quads of the panel; sums
