@@ -10,7 +10,7 @@ use super::activation::exp;
 use super::buffer::{Buffer, LINE, first, first_mut, prefetch};
 use super::gemm::Cpu;
 use super::isa::{per_isa, reduce};
-use super::kernel::{F32Kernels, MAX_ROWS, Tile};
+use super::kernel::{Ahead, F32Kernels, MAX_ROWS, Tile};
 use super::lhs::{Lhs, Writer};
 use super::linear::Linear;
 use super::transpose::{self, Transpose};
@@ -158,7 +158,8 @@ impl<'a> Task<'a> {
             let mut places = [(0, 0); MAX_ROWS];
             to.rows(item.first + top, &mut places[..height]);
             for at in &places[..height] {
-                to.expect(*at, head * width, width);
+                let lines = head * width / LINE..((head + 1) * width).div_ceil(LINE);
+                lines.for_each(|line| to.expect(*at, line));
             }
             let query = query.fit(query_lines * height * LINE);
             for r in 0..height {
@@ -179,7 +180,9 @@ impl<'a> Task<'a> {
             {
                 // SAFETY: `query` has the lines of `height` rows, the panel width·NR values, the scores of
                 // this panel height·NR; NR·R·4 bytes keep every part on a cache line or the kernel's vector.
-                unsafe { kernel(width, query.as_ptr(), keys.as_ptr(), scores.as_mut_ptr(), false) }
+                unsafe {
+                    kernel(width, query.as_ptr(), keys.as_ptr(), scores.as_mut_ptr(), false, Ahead::NOTHING)
+                }
             }
             let weights = weights.fit(seen.next_multiple_of(NR).div_ceil(LINE) * height * LINE);
             let mut scale = [0f32; MAX_ROWS];
@@ -190,7 +193,16 @@ impl<'a> Task<'a> {
             for (p, values) in packed_values.chunks_exact(keys * NR).enumerate() {
                 // SAFETY: `weights` has the lines of `seen` columns of `height` rows, the panel keys·NR
                 // values, and the tile the largest R·NR.
-                unsafe { kernel(seen, weights.as_ptr(), values.as_ptr(), tile.0.as_mut_ptr(), false) }
+                unsafe {
+                    kernel(
+                        seen,
+                        weights.as_ptr(),
+                        values.as_ptr(),
+                        tile.0.as_mut_ptr(),
+                        false,
+                        Ahead::NOTHING,
+                    )
+                }
                 let columns = NR.min(width - p * NR);
                 let col = head * width + p * NR;
                 for (r, scale) in scale[..height].iter().enumerate() {

@@ -98,12 +98,10 @@ impl<'a, T> Shared<'a, T> {
         Self { start: values.as_mut_ptr(), len: values.len(), _life: PhantomData }
     }
 
-    /// Asks for the lines of a part, to write it soon; a hint only.
+    /// Asks for the line of a value, to write it soon; a hint only.
     #[inline(always)]
-    pub fn expect(&self, from: usize, len: usize) {
-        for at in (from..from + len).step_by(LINE_BYTES / size_of::<T>()) {
-            prefetch::<true>(self.start.wrapping_add(at));
-        }
+    pub fn expect(&self, at: usize) {
+        prefetch::<true>(self.start.wrapping_add(at));
     }
 
     /// # Safety

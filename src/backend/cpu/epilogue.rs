@@ -44,23 +44,34 @@ pub(super) struct Place {
 }
 
 impl Epilogue<'_> {
-    /// Where a tile goes, into `place`. Asks for its lines, to write them when the sums are made: else
-    /// every store would wait for its line, in order.
+    /// Where a tile of NR columns goes, into `place`. Asks for its lines, to write them when the sums are
+    /// made: else every store would wait for its line, in order.
     #[inline(always)]
-    pub fn expect(&self, place: &mut Place, first_row: usize, rows: usize, first_col: usize, cols: usize) {
-        let width = cols.min(self.outs - first_col);
+    pub fn expect<const NR: usize>(
+        &self,
+        place: &mut Place,
+        first_row: usize,
+        rows: usize,
+        first_col: usize,
+    ) {
+        let width = NR.min(self.outs - first_col);
         (place.rows, place.first_col, place.width) = (rows, first_col, width);
+        let at = &mut place.at[..rows];
         match &self.target {
             Target::Rows(to) | Target::AddTo(to) => {
-                for (r, at) in place.at[..rows].iter_mut().enumerate() {
+                for (r, at) in at.iter_mut().enumerate() {
                     *at = ((first_row + r) * self.outs + first_col, LINE);
-                    to.expect(at.0, width);
+                    for i in 0..NR.div_ceil(LINE) {
+                        to.expect(at.0 + i * LINE);
+                    }
                 }
             }
             Target::Lhs(next) => {
-                next.rows(first_row, &mut place.at[..rows]);
-                for at in &place.at[..rows] {
-                    next.expect(*at, first_col, width);
+                next.rows(first_row, at);
+                for at in at {
+                    for i in 0..NR.div_ceil(LINE) {
+                        next.expect(*at, first_col / LINE + i);
+                    }
                 }
             }
         }
@@ -101,16 +112,17 @@ impl Epilogue<'_> {
         match &self.target {
             Target::Rows(to) => {
                 for (r, at) in at.iter().enumerate() {
-                    for c in (0..NR).step_by(C) {
-                        unsafe { *to.array(at.0 + c) = finish::<FMA, NR, C, GELU>(sums, bias, r, c) }
+                    let to: &mut [f32; NR] = unsafe { to.array(at.0) };
+                    for (c, to) in to.as_chunks_mut::<C>().0.iter_mut().enumerate() {
+                        *to = finish::<FMA, NR, C, GELU>(sums, bias, r, c * C);
                     }
                 }
             }
             Target::AddTo(to) => {
                 for (r, at) in at.iter().enumerate() {
-                    for c in (0..NR).step_by(C) {
-                        let values = finish::<FMA, NR, C, GELU>(sums, bias, r, c);
-                        let to: &mut [f32; C] = unsafe { to.array(at.0 + c) };
+                    let to: &mut [f32; NR] = unsafe { to.array(at.0) };
+                    for (c, to) in to.as_chunks_mut::<C>().0.iter_mut().enumerate() {
+                        let values = finish::<FMA, NR, C, GELU>(sums, bias, r, c * C);
                         let mut sums = *to;
                         for i in 0..C {
                             sums[i] += values[i];
@@ -121,9 +133,9 @@ impl Epilogue<'_> {
             }
             Target::Lhs(next) => {
                 for (r, at) in at.iter().enumerate() {
-                    for c in (0..NR).step_by(C) {
-                        let values = finish::<FMA, NR, C, GELU>(sums, bias, r, c);
-                        unsafe { next.put_line(*at, first_col + c, &values) }
+                    for c in 0..NR / C {
+                        let values = finish::<FMA, NR, C, GELU>(sums, bias, r, c * C);
+                        unsafe { next.put_line(*at, first_col + c * C, &values) }
                     }
                 }
             }

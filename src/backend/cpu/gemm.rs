@@ -7,10 +7,10 @@
 
 use std::ops::Range;
 
-use super::buffer::{Buffer, LINE, LINE_BYTES, Number, Shared, first, prefetch};
+use super::buffer::{Buffer, LINE, LINE_BYTES, Number, Shared, first};
 use super::epilogue::{Epilogue, Place, Target, TileRows};
 use super::isa::{Isa, per_isa};
-use super::kernel::{F32Kernels, Tile};
+use super::kernel::{Ahead, F32Kernels, Tile};
 use super::kernel_i8::DotKernels;
 use super::lhs::Lhs;
 use super::linear::{Bytes, Format, Linear, Panels};
@@ -34,11 +34,20 @@ pub struct Cpu {
     pub kernels: F32Kernels,
     pub dots: DotKernels,
     pub pool: Pool,
+    /// The same with the calling thread only; none if that is all there is.
+    alone: Option<Box<Cpu>>,
 }
 
 impl Cpu {
     pub fn new(isa: Isa, threads: usize) -> Self {
-        Self { isa, kernels: F32Kernels::of(isa), dots: DotKernels::of(isa), pool: Pool::new(threads) }
+        let pool = Pool::new(threads);
+        let alone = (pool.threads() > 1).then(|| Box::new(Cpu::new(isa, 1)));
+        Self { isa, kernels: F32Kernels::of(isa), dots: DotKernels::of(isa), pool, alone }
+    }
+
+    /// For operations inside a parallel task: they run on its own thread, in order.
+    pub fn alone(&self) -> &Cpu {
+        self.alone.as_deref().unwrap_or(self)
     }
 
     /// Runs `task` on ranges that cover 0..items, a few per thread.
@@ -140,14 +149,14 @@ fn multiply_f32<const FMA: bool, const NR: usize, const C: usize>(
     let padded = k.div_ceil(LINE) * LINE;
     let size = k * NR;
     let packed = &panels[panel * size..][..size];
-    let mut ahead = Ahead::new(panels, (panel + 1) * size, size, tiles.len());
+    let mut next = Next::new(panels, (panel + 1) * size, size, tiles.len(), k.div_ceil(LINE));
     let bias = *first::<NR, _>(&rhs.bias[first_col..]);
     let (mut tile, mut place) = (Tile::new(), Place::default());
     for index in tiles {
-        ahead.step();
+        let mut ahead = next.tile();
         let first_row = index * lhs.tile;
         let height = lhs.tile.min(lhs.rows - first_row);
-        epilogue.expect(&mut place, first_row, height, first_col, NR);
+        epilogue.expect::<NR>(&mut place, first_row, height, first_col);
         let rows = &lhs.values[first_row * padded..][..height * padded];
         let kernel = product.kernels.for_rows(height);
         for start in (0..k).step_by(CHAIN) {
@@ -156,7 +165,8 @@ fn multiply_f32<const FMA: bool, const NR: usize, const C: usize>(
             // SAFETY: `a` has the lines of `steps` columns of `height` rows and `b` `steps`·NR values;
             // CHAIN is a multiple of 16, so both stay on lines; the tile holds the largest R·NR; the
             // kernels are those of a detected instruction set.
-            unsafe { kernel(steps, a.as_ptr(), b.as_ptr(), tile.0.as_mut_ptr(), start > 0) }
+            unsafe { kernel(steps, a.as_ptr(), b.as_ptr(), tile.0.as_mut_ptr(), start > 0, ahead) }
+            ahead.at = ahead.at.wrapping_add(steps / LINE * ahead.lines * LINE_BYTES);
         }
         let sums = F32Rows(tile.0.as_chunks::<NR>().0);
         // SAFETY: rows of this tile × columns of this panel belong to this task alone.
@@ -176,24 +186,32 @@ fn multiply_i8<const FMA: bool, const NR: usize, const C: usize>(
     let padded = k.div_ceil(LINE_BYTES) * LINE_BYTES;
     let size = k.next_multiple_of(4) * NR;
     let packed = &bytes.panels[panel * size..][..size];
-    let mut ahead = Ahead::new(&bytes.panels, (panel + 1) * size, size, tiles.len());
+    let mut next = Next::new(&bytes.panels, (panel + 1) * size, size, tiles.len(), k.div_ceil(LINE_BYTES));
     let bias = *first::<NR, _>(&rhs.bias[first_col..]);
     let scales = *first::<NR, _>(&bytes.scales[first_col..]);
     let column_sums = *first::<NR, _>(&bytes.sums[first_col..]);
     let (mut sums, mut fine_sums, mut place) = (Tile::new(), Tile::new(), Place::default());
     for index in tiles {
-        ahead.step();
+        let ahead = next.tile();
         let first_row = index * lhs.tile;
         let height = lhs.tile.min(lhs.rows - first_row);
-        epilogue.expect(&mut place, first_row, height, first_col, NR);
+        epilogue.expect::<NR>(&mut place, first_row, height, first_col);
         let kernel = product.dots.for_rows(height);
         let rows = |bytes: &Buffer<u8>| bytes[first_row * padded..][..height * padded].as_ptr();
         // SAFETY (both): `rows` are the lines of `height` rows and `packed` all quads of the panel; sums
         // hold the largest R·NR; the kernels are those of a detected instruction set.
-        unsafe { kernel(size / NR / 4, rows(&lhs.bytes), packed.as_ptr(), sums.0.as_mut_ptr()) }
+        unsafe { kernel(size / NR / 4, rows(&lhs.bytes), packed.as_ptr(), sums.0.as_mut_ptr(), ahead) }
         let fine = lhs.format == Format::Int8Fine;
         if fine {
-            unsafe { kernel(size / NR / 4, rows(&lhs.fine), packed.as_ptr(), fine_sums.0.as_mut_ptr()) }
+            unsafe {
+                kernel(
+                    size / NR / 4,
+                    rows(&lhs.fine),
+                    packed.as_ptr(),
+                    fine_sums.0.as_mut_ptr(),
+                    Ahead::NOTHING,
+                )
+            }
         }
         let sums = sums.0.as_chunks().0;
         let sums = ByteRows { sums, rows: &lhs.scales[first_row..][..height], scales, column_sums };
@@ -267,26 +285,30 @@ fn exact(sum: i32, zero: i32, column_sum: i32) -> f32 {
     sum.wrapping_sub(zero.wrapping_mul(column_sum)) as f32
 }
 
-/// Asks for the panel after this one, most likely this thread's next, while this one is at work: a share
+/// The panel after this one, most likely this thread's next: asked for while this one is at work, a share
 /// with every tile; with few tiles there is no work to hide its way from memory behind.
-struct Ahead<'a> {
-    shares: std::slice::Chunks<'a, u8>,
+struct Next {
+    at: *const u8,
+    /// Lines per tile, and per line of a row of the left side.
+    share: usize,
+    lines: usize,
 }
 
-impl<'a> Ahead<'a> {
+impl Next {
     #[inline(always)]
-    fn new<T: Number>(panels: &'a Buffer<T>, start: usize, size: usize, tiles: usize) -> Self {
-        let next = if tiles < 4 { &[] } else { panels.get(start..start + size).unwrap_or(&[]) };
-        // SAFETY: numbers have no padding, so all their bytes may be read.
-        let bytes = unsafe { std::slice::from_raw_parts(next.as_ptr().cast(), size_of_val(next)) };
-        Self { shares: bytes.chunks((size * size_of::<T>()).div_ceil(tiles.max(1)).max(1)) }
+    fn new<T: Number>(panels: &Buffer<T>, start: usize, size: usize, tiles: usize, row: usize) -> Self {
+        let there = start + size <= panels.len();
+        let lines = if there { (size * size_of::<T>()).div_ceil(LINE_BYTES) } else { 0 };
+        let share = lines.div_ceil(tiles.max(1));
+        Self { at: panels.as_ptr().wrapping_add(start).cast(), share, lines: share.div_ceil(row) }
     }
 
+    /// For the next tile.
     #[inline(always)]
-    fn step(&mut self) {
-        for line in self.shares.next().unwrap_or(&[]).chunks(LINE_BYTES) {
-            prefetch::<false>(&raw const line[0]);
-        }
+    fn tile(&mut self) -> Ahead {
+        let ahead = Ahead { at: self.at, lines: self.lines };
+        self.at = self.at.wrapping_add(self.share * LINE_BYTES);
+        ahead
     }
 }
 

@@ -4,15 +4,35 @@
 //! columns (see `gemm::Linear`). Every element is one chain of multiply-adds over k in order, whatever
 //! R is: a row's result never depends on the rows beside it.
 
-use super::buffer::LINE;
+use super::buffer::{LINE, LINE_BYTES, prefetch};
 use super::isa::{Isa, Level};
 
-/// `(k, a, b, tile, add)`.
+/// `(k, a, b, tile, add, ahead)`.
 ///
 /// # Safety
 /// `a`: ceil(k/16)·R·16 values. `b`: k·NR values, on a cache line. `tile`: R·NR values, on a cache
 /// line. The processor has the kernel's instruction set.
-pub type Kernel = unsafe fn(usize, *const f32, *const f32, *mut f32, bool);
+pub type Kernel = unsafe fn(usize, *const f32, *const f32, *mut f32, bool, Ahead);
+
+/// What a kernel asks for on its way, because it is needed next: `lines` cache lines with every line of
+/// A's rows, from `at` on. Asked for all at once they would stand in the way of the sums' own loads.
+#[derive(Clone, Copy)]
+pub struct Ahead {
+    pub at: *const u8,
+    pub lines: usize,
+}
+
+impl Ahead {
+    pub const NOTHING: Self = Self { at: std::ptr::null(), lines: 0 };
+
+    #[inline(always)]
+    pub(super) fn step(&mut self) {
+        for _ in 0..self.lines {
+            prefetch::<false>(self.at);
+            self.at = self.at.wrapping_add(LINE_BYTES);
+        }
+    }
+}
 
 /// `(rounds)`: multiply-adds in registers only, to measure the roof; returns something that depends on
 /// all of them.
@@ -82,13 +102,21 @@ macro_rules! simd_kernel {
         /// # Safety
         /// See [`super::Kernel`].
         #[target_feature(enable = $feature)]
-        unsafe fn kernel<const R: usize>(k: usize, a: *const f32, b: *const f32, tile: *mut f32, add: bool) {
+        unsafe fn kernel<const R: usize>(
+            k: usize,
+            a: *const f32,
+            b: *const f32,
+            tile: *mut f32,
+            add: bool,
+            ahead: Ahead,
+        ) {
             // SAFETY: every address below is within the extents that the caller promises.
             unsafe {
                 let mut sums = [[$zero; $w]; R];
-                let (mut a, mut b) = (a, b);
+                let (mut a, mut b, mut ahead) = (a, b, ahead);
                 let mut left = k;
                 while left > 0 {
+                    ahead.step();
                     let steps = left.min(LINE);
                     for step in 0..steps {
                         let mut columns = [$zero; $w];
@@ -144,7 +172,7 @@ macro_rules! simd_kernel {
 
 #[cfg(target_arch = "x86_64")]
 mod avx512 {
-    use super::{Kernel, LINE};
+    use super::{Ahead, Kernel, LINE};
     use std::arch::x86_64::*;
 
     // 12 × 2 accumulators, 2 columns and a broadcast fit the 32 registers.
@@ -179,7 +207,7 @@ mod avx512 {
 
 #[cfg(target_arch = "x86_64")]
 mod avx2 {
-    use super::{Kernel, LINE};
+    use super::{Ahead, Kernel, LINE};
     use std::arch::x86_64::*;
 
     // 6 × 2 accumulators, 2 columns and a broadcast fit the 16 registers.
@@ -201,13 +229,20 @@ mod avx2 {
 }
 
 mod portable {
-    use super::{Kernel, LINE};
+    use super::{Ahead, Kernel, LINE};
 
     pub const NR: usize = 8;
 
     /// # Safety
     /// See [`super::Kernel`].
-    unsafe fn kernel<const R: usize>(k: usize, a: *const f32, b: *const f32, tile: *mut f32, add: bool) {
+    unsafe fn kernel<const R: usize>(
+        k: usize,
+        a: *const f32,
+        b: *const f32,
+        tile: *mut f32,
+        add: bool,
+        _: Ahead,
+    ) {
         // SAFETY: these are the extents that the caller promises; `tile` overlaps neither input.
         let (a, b, tile) = unsafe {
             (

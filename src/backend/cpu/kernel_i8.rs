@@ -8,17 +8,17 @@
 //! column sums that `gemm` takes off would count for zero − 128.
 
 use super::isa::{Isa, Level};
-use super::kernel::Kernels;
+use super::kernel::{Ahead, Kernels};
 
 /// Products of 255 and 127 that fit a signed 32-bit sum.
 pub const MAX_K: usize = i32::MAX as usize / (255 * 127);
 
-/// `(k/4, a, b, tile)`.
+/// `(k/4, a, b, tile, ahead)`.
 ///
 /// # Safety
 /// `a`: ceil(k/64)·R·64 bytes. `b`: ceil(k/4)·4·NR bytes, on a cache line. `tile`: R·NR values, on a
 /// cache line. The processor has the kernel's instruction set.
-pub type Kernel = unsafe fn(usize, *const u8, *const i8, *mut i32);
+pub type Kernel = unsafe fn(usize, *const u8, *const i8, *mut i32, Ahead);
 
 /// As [`super::kernel::Roof`].
 ///
@@ -54,13 +54,20 @@ macro_rules! dot_kernel {
         /// # Safety
         /// See [`super::Kernel`].
         #[target_feature(enable = $feature)]
-        unsafe fn kernel<const R: usize>(quads: usize, a: *const u8, b: *const i8, tile: *mut i32) {
+        unsafe fn kernel<const R: usize>(
+            quads: usize,
+            a: *const u8,
+            b: *const i8,
+            tile: *mut i32,
+            ahead: Ahead,
+        ) {
             // SAFETY: every address below is within the extents that the caller promises.
             unsafe {
                 let mut sums = [[$zero; $w]; R];
-                let (mut a, mut b) = (a, b);
+                let (mut a, mut b, mut ahead) = (a, b, ahead);
                 let mut left = quads;
                 while left > 0 {
+                    ahead.step();
                     let steps = left.min(LINE_BYTES / 4);
                     for step in 0..steps {
                         let mut columns = [$zero; $w];
@@ -114,7 +121,7 @@ macro_rules! dot_kernel {
 
 #[cfg(target_arch = "x86_64")]
 mod avx512_vnni {
-    use super::Kernel;
+    use super::{Ahead, Kernel};
     use crate::backend::cpu::buffer::LINE_BYTES;
     use std::arch::x86_64::*;
 
@@ -149,7 +156,7 @@ mod avx512_vnni {
 
 #[cfg(target_arch = "x86_64")]
 mod avx_vnni {
-    use super::Kernel;
+    use super::{Ahead, Kernel};
     use crate::backend::cpu::buffer::LINE_BYTES;
     use std::arch::x86_64::*;
 
@@ -172,7 +179,7 @@ mod avx_vnni {
 
 #[cfg(target_arch = "x86_64")]
 mod avx2 {
-    use super::Kernel;
+    use super::{Ahead, Kernel};
     use crate::backend::cpu::buffer::LINE_BYTES;
     use std::arch::x86_64::*;
 
@@ -206,14 +213,14 @@ mod avx2 {
 }
 
 mod portable {
-    use super::Kernel;
+    use super::{Ahead, Kernel};
     use crate::backend::cpu::buffer::LINE_BYTES;
 
     pub const NR: usize = 8;
 
     /// # Safety
     /// See [`super::Kernel`].
-    unsafe fn kernel<const R: usize>(quads: usize, a: *const u8, b: *const i8, tile: *mut i32) {
+    unsafe fn kernel<const R: usize>(quads: usize, a: *const u8, b: *const i8, tile: *mut i32, _: Ahead) {
         // SAFETY: these are the extents that the caller promises; `tile` overlaps neither input.
         let (a, b, tile) = unsafe {
             (
@@ -294,7 +301,13 @@ mod tests {
                 }
                 // SAFETY: the buffers have the extents that the kernel asks for.
                 unsafe {
-                    kernels.for_rows(height)(quads, packed_a.as_ptr(), packed_b.as_ptr(), tile.0.as_mut_ptr())
+                    kernels.for_rows(height)(
+                        quads,
+                        packed_a.as_ptr(),
+                        packed_b.as_ptr(),
+                        tile.0.as_mut_ptr(),
+                        Ahead::NOTHING,
+                    )
                 };
                 for r in 0..height {
                     for c in left..cols.min(left + nr) {

@@ -183,13 +183,10 @@ impl<'a> Writer<'a> {
         &self.values
     }
 
-    /// Asks for the lines of a row's values, to write them soon; `at`: see [`Writer::row`].
+    /// Asks for a line of a row, to write it soon; `at`: see [`Writer::row`].
     #[inline(always)]
-    pub fn expect(&self, at: (usize, usize), col: usize, width: usize) {
-        let (start, step) = at;
-        for line in col / LINE..(col + width).div_ceil(LINE) {
-            self.values.expect(start + line * step, 1);
-        }
+    pub fn expect(&self, at: (usize, usize), line: usize) {
+        self.values.expect(at.0 + line * at.1);
     }
 
     /// Writes values of a row from column `col` on; `at`: see [`Writer::row`].

@@ -4,9 +4,12 @@
 //! every frame, and attention over equal tokens returns the value, so all layer-0 messages are one
 //! constant, folded here at load. Blocks 1… see messages across the window.
 
+use std::cell::RefCell;
+use std::ops::Range;
+
 use super::attention::{Attention, Item, Rows};
 use super::block::{Block, Extra, Scratch, Spans};
-use super::buffer::Buffer;
+use super::buffer::{Buffer, Shared};
 use super::embed::Embedding;
 use super::gemm::{Activation, Cpu, Out, gemm};
 use super::layer_norm::LayerNorm;
@@ -17,9 +20,17 @@ use crate::backend::{BackendError, Trace, emit};
 use crate::model::Config;
 use crate::preprocess::{Reduced, Rule};
 
-/// Rows of the residual stream that pass a block together: enough to hide the weights' way from
-/// memory, few enough that the MLP's hidden rows stay in the cache.
+/// Rows of the residual stream that pass a block together on all threads: enough to hide the weights'
+/// way from memory, few enough that the MLP's hidden rows stay in the cache.
 const GROUP_ROWS: usize = 512;
+/// The same for one thread by itself: more would leave its second-level cache, fewer would have the
+/// weights come from the third more often.
+const OWN_ROWS: usize = 96;
+
+thread_local! {
+    /// Of a thread that takes frames by itself.
+    static SCRATCH: RefCell<Scratch> = RefCell::default();
+}
 
 /// Messages of one block: class rows → one row per frame.
 struct Messages {
@@ -94,8 +105,38 @@ impl Vision {
         frame.rows.len() == size && frame.qkv.len() == if self.rest.is_empty() { 0 } else { 3 * size }
     }
 
-    fn group(&self) -> usize {
-        (GROUP_ROWS / self.tokens).max(1)
+    /// Runs `step` on ranges of frames that cover all of them. Where they go round evenly every thread
+    /// takes its own through all products: what one writes no other core has to fetch, and messages are
+    /// all that threads wait for each other for. Else all threads share every product of a range.
+    fn spread(
+        &self,
+        cpu: &Cpu,
+        scratch: &mut Scratch,
+        frames: usize,
+        step: impl Fn(&Cpu, &mut Scratch, Range<usize>) + Sync,
+    ) {
+        match self.share(cpu.pool.threads(), frames) {
+            Some(share) => cpu.pool.run(frames.div_ceil(share), |i| {
+                let range = i * share..((i + 1) * share).min(frames);
+                SCRATCH.with_borrow_mut(|own| step(cpu.alone(), own, range));
+            }),
+            None => {
+                let group = (GROUP_ROWS / self.tokens).max(1);
+                for first in (0..frames).step_by(group) {
+                    step(cpu, scratch, first..(first + group).min(frames));
+                }
+            }
+        }
+    }
+
+    /// Frames that a thread takes at a time, if no more than a quarter of the threads' time is lost.
+    fn share(&self, threads: usize, frames: usize) -> Option<usize> {
+        let most = OWN_ROWS.div_ceil(self.tokens).min(frames.div_ceil(threads)).max(1);
+        let fits = |share: &usize| {
+            let turns = frames.div_ceil(*share).div_ceil(threads);
+            4 * frames >= 3 * turns * share * threads
+        };
+        (1..=most).rev().find(fits)
     }
 
     /// Frames [S, S, 3] → each frame's exactly frame-only state.
@@ -107,28 +148,39 @@ impl Vision {
         frames: &[&Reduced],
         trace: &mut Option<Trace>,
     ) -> Vec<Frame> {
-        let mut states = Vec::with_capacity(frames.len());
-        let frame = self.tokens * self.width;
-        for group in frames.chunks(self.group()) {
+        let size = self.tokens * self.width;
+        let next = self.rest.first().map(|(_, block)| block);
+        let empty = || Frame { rows: vec![0.0; size], qkv: vec![0.0; next.map_or(0, |_| 3 * size)] };
+        let mut states: Vec<Frame> = frames.iter().map(|_| empty()).collect();
+        let x = Shared::new(window.x.fit(frames.len() * size));
+        let to = Shared::new(&mut states);
+        let step = |cpu: &Cpu, scratch: &mut Scratch, range: Range<usize>, trace: &mut Option<Trace>| {
+            // SAFETY: every frame is in one range.
+            let x = unsafe { x.part(range.start * size, range.len() * size) };
+            let frames = &frames[range.clone()];
             if trace.is_some() {
-                group.iter().for_each(|f| emit(trace, "pixel_values", &self.embedding.pixel_values(f)));
+                frames.iter().for_each(|f| emit(trace, "pixel_values", &self.embedding.pixel_values(f)));
             }
-            let x = window.x.fit(group.len() * frame);
-            self.embedding.forward(cpu, &mut scratch.lhs, &mut scratch.qkv, group, x);
-            x.chunks(frame).for_each(|rows| emit(trace, "vision_embed_after_pre_ln", rows));
+            self.embedding.forward(cpu, &mut scratch.lhs, &mut scratch.qkv, frames, x);
+            x.chunks(size).for_each(|rows| emit(trace, "vision_embed_after_pre_ln", rows));
             let spans = Spans::Equal(self.tokens);
             self.first.forward(cpu, scratch, x, spans, Extra::Same(&self.first_message), false);
-            x.chunks(frame).for_each(|rows| emit(trace, "vision_hidden_0", rows));
-            let mut qkv: &[f32] = &[];
-            if let Some((_, block)) = self.rest.first() {
-                let to = scratch.qkv.fit(3 * x.len());
-                block.project(cpu, &mut scratch.lhs, x, to);
-                qkv = to;
+            x.chunks(size).for_each(|rows| emit(trace, "vision_hidden_0", rows));
+            for (rows, i) in x.chunks(size).zip(range) {
+                // SAFETY: as above.
+                let state = unsafe { &mut to.part(i, 1)[0] };
+                state.rows.copy_from_slice(rows);
+                if let Some(block) = next {
+                    block.project(cpu, &mut scratch.lhs, rows, &mut state.qkv);
+                }
             }
-            for (i, rows) in x.chunks(frame).enumerate() {
-                let qkv = qkv.get(i * 3 * frame..(i + 1) * 3 * frame).unwrap_or(&[]);
-                states.push(Frame { rows: rows.to_vec(), qkv: qkv.to_vec() });
-            }
+        };
+        if trace.is_some() {
+            (0..frames.len()).for_each(|i| step(cpu, scratch, i..i + 1, trace));
+        } else {
+            self.spread(cpu, scratch, frames.len(), |cpu, scratch, range| {
+                step(cpu, scratch, range, &mut None)
+            });
         }
         states
     }
@@ -143,7 +195,7 @@ impl Vision {
         frame: &(dyn Fn(usize) -> &'a Frame + Sync),
         trace: &mut Option<Trace>,
     ) {
-        let (width, size, group) = (self.width, self.tokens * self.width, self.group());
+        let (width, size) = (self.width, self.tokens * self.width);
         let x = window.x.fit(frames * size);
         x.chunks_mut(size).enumerate().for_each(|(t, rows)| rows.copy_from_slice(&frame(t).rows));
         let messages = window.messages.fit(frames * width);
@@ -151,16 +203,19 @@ impl Vision {
         for (layer, (message, block)) in self.rest.iter().enumerate() {
             message.forward(cpu, scratch, x, size, messages);
             block.project_seen(cpu, &mut scratch.lhs, messages, seen);
-            let groups = x.chunks_mut(group * size).zip(seen.chunks(group * 3 * width));
-            for (i, (rows, seen)) in groups.enumerate() {
+            let (seen, rows) = (&seen[..], Shared::new(x));
+            self.spread(cpu, scratch, frames, |cpu, scratch, range| {
+                // SAFETY: every frame is in one range.
+                let rows = unsafe { rows.part(range.start * size, range.len() * size) };
+                let seen = &seen[range.start * 3 * width..range.end * 3 * width];
                 let (spans, extra) = (Spans::Equal(self.tokens), Extra::Each(seen));
                 if layer == 0 {
-                    let of_frame = |t: usize| &frame(i * group + t).qkv[..];
+                    let of_frame = |t: usize| &frame(range.start + t).qkv[..];
                     block.forward_projected(cpu, scratch, rows, &of_frame, spans, extra, false);
                 } else {
                     block.forward(cpu, scratch, rows, spans, extra, false);
                 }
-            }
+            });
             if trace.is_some() {
                 x.chunks(size).for_each(|rows| emit(trace, &format!("vision_hidden_{}", layer + 1), rows));
             }
