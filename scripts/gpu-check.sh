@@ -171,6 +171,8 @@ run() {
         check "memcheck, kernels" memcheck-kernels sanitize memcheck cuda_kernels
         check "racecheck, kernels" racecheck-kernels sanitize racecheck cuda_kernels
         check "memcheck, backend" memcheck-backend sanitize memcheck cuda_backend small_holds two_backends
+        check "memcheck, pictures" memcheck-reduce sanitize memcheck cuda_reduce
+        check "racecheck, pictures" racecheck-reduce sanitize racecheck cuda_reduce
         check "racecheck, backend" racecheck-backend sanitize racecheck cuda_backend small_holds
     fi
     if [ "$emulated" = yes ]; then

@@ -52,7 +52,8 @@
 //! ## Loading
 //! A fault in the checkpoint's configuration, tokenizer, tensor names or shapes, in labels or properties
 //! fails the change to PAUSED with an error message. Weights load in the background (progress messages
-//! `load`); until then async counts windows as dropped (`loading`) and sync waits.
+//! `load`); until then async counts windows as dropped (`loading`) and sync waits. Where `device=auto` found
+//! a GPU that cannot be used, or that is lost later, the CPU takes over: one warning message, no window lost.
 //!
 //! Since: 0.1
 
