@@ -4,6 +4,8 @@
 mod promises;
 
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use gstxclip::backend::cpu::{CpuBackend, Isa};
 use gstxclip::backend::{Backend, BackendError, ClipFeatures, Device, Precision, TextFeatures};
@@ -12,6 +14,9 @@ use gstxclip::preprocess::{Geometry, Rule};
 use promises::{Same, frames, prompts};
 
 fn config(name: &str) -> Config {
+    if name == "tall" {
+        return Config::parse(name, include_bytes!("backend_promises/tall.json"), Heads::Hf).unwrap();
+    }
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name).join("config.json");
     Config::parse("config.json", &std::fs::read(file).unwrap(), Heads::Hf).unwrap()
 }
@@ -45,8 +50,9 @@ fn run(config: &Config, threads: usize, labels: u32, precision: Precision) -> Ru
 
 #[test]
 fn results_do_not_depend_on_the_number_of_threads() {
-    for (name, precision) in
-        ["small", "odd", "single"].into_iter().flat_map(|name| BOTH.map(|precision| (name, precision)))
+    for (name, precision) in ["small", "odd", "single", "tall"]
+        .into_iter()
+        .flat_map(|name| BOTH.map(|precision| (name, precision)))
     {
         let config = config(name);
         let one = run(&config, 1, 9, precision);
@@ -55,6 +61,30 @@ fn results_do_not_depend_on_the_number_of_threads() {
             assert_eq!(one.clips, many.clips, "{name}, {precision}, {threads} threads");
             assert_eq!(one.text, many.text, "{name}, {precision}, {threads} threads");
             assert_eq!(one.logits, many.logits, "{name}, {precision}, {threads} threads");
+        }
+    }
+}
+
+#[test]
+fn a_traced_window_equals_an_untraced_one() {
+    for (name, precision) in ["small", "tall"].into_iter().flat_map(|name| BOTH.map(|p| (name, p))) {
+        let config = config(name);
+        let frames = frames(&config, config.num_frames);
+        let frames: Vec<_> = frames.iter().collect();
+        for threads in [1, 2, 7] {
+            let mut backend = load(&config, threads, precision);
+            let clip = |backend: &mut CpuBackend| {
+                let window = backend.prepare(&frames).unwrap();
+                backend.encode(&[&window]).unwrap()
+            };
+            let untraced = clip(&mut backend);
+            let stages = Arc::new(AtomicUsize::new(0));
+            let count = stages.clone();
+            backend.set_trace(Some(Box::new(move |_, _| {
+                count.fetch_add(1, Ordering::Relaxed);
+            })));
+            assert_eq!(untraced, clip(&mut backend), "{name}, {precision}, {threads} threads");
+            assert!(stages.load(Ordering::Relaxed) > config.num_frames);
         }
     }
 }

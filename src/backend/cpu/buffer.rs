@@ -88,7 +88,7 @@ impl<T> Clone for Shared<'_, T> {
 }
 impl<T> Copy for Shared<'_, T> {}
 
-// SAFETY: it is a &mut [T] of numbers whose users promise (see `part`) to write disjoint parts.
+// SAFETY: it is a &mut [T] whose users promise (see `part`) to write disjoint parts.
 unsafe impl<T: Send> Send for Shared<'_, T> {}
 // SAFETY: as above.
 unsafe impl<T: Send> Sync for Shared<'_, T> {}

@@ -43,6 +43,7 @@ mod pool;
 mod prompts;
 mod quantise;
 mod roof;
+mod spread;
 mod text;
 mod transpose;
 mod vision;

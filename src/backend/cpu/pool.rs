@@ -1,8 +1,9 @@
 //! A thread pool for one owner: many short parallel loops, a few microseconds apart.
 //!
 //! The caller works too. Tasks are handed out one by one, so a core that someone else is using slows
-//! nothing but its own task. A worker joins a loop only while it is open, and the caller waits only for
-//! those that joined: a worker that sleeps or is not scheduled never holds a loop up.
+//! nothing but its own task; long tasks (see `spread`) leave less to share out again. A worker joins a loop
+//! only while it is open, and the caller waits only for those that joined: a worker that sleeps or is not
+//! scheduled never holds a loop up.
 //! Which thread runs a task never changes its result.
 
 use std::cell::UnsafeCell;
@@ -15,8 +16,8 @@ use std::thread::JoinHandle;
 const OPEN: u64 = 1 << 16;
 const GENERATION: u64 = 1 << 17;
 const JOINED: u64 = OPEN - 1;
-/// Spins (some 20 to 50 µs) before an idle worker sleeps: longer than the gap between two loops of one
-/// forward pass, far shorter than the gap between two windows.
+/// Spins (some 20 to 50 µs) before an idle worker sleeps: longer than the gap between two loops of
+/// products, far shorter than the gap between two windows.
 const SPINS: u32 = 2_000;
 
 #[derive(Clone, Copy)]
@@ -91,10 +92,10 @@ impl Pool {
     /// Runs `task(0) … task(tasks - 1)`, each once, in any order and on any thread, and returns when all
     /// are done. A task's panic is passed on.
     pub fn run<F: Fn(usize) + Sync>(&self, tasks: usize, task: F) {
-        let guard = self.busy.try_lock();
-        if tasks <= 1 || self.workers.is_empty() || guard.is_err() {
+        if tasks <= 1 || self.workers.is_empty() {
             return (0..tasks).for_each(task);
         }
+        let Ok(guard) = self.busy.try_lock() else { return (0..tasks).for_each(task) };
         unsafe fn call<F: Fn(usize)>(context: *const (), i: usize) {
             // SAFETY: `context` is the &F of the `run` that is waiting for this call.
             unsafe { (*context.cast::<F>())(i) }
@@ -251,11 +252,12 @@ mod tests {
     #[test]
     fn a_panic_reaches_the_caller_and_the_pool_lives_on() {
         let pool = Pool::new(3);
-        for bad in [0, 50, 99] {
+        for (tasks, bad) in [(100, 0), (1, 0), (100, 50), (100, 99)] {
             let result = catch_unwind(AssertUnwindSafe(|| {
-                pool.run(100, |i| assert!(i != bad, "task {i}"));
+                pool.run(tasks, |i| assert!(i != bad, "task {i}"));
             }));
             assert!(result.is_err());
+            assert!(!pool.busy.is_poisoned(), "all loops to come would run on one thread");
             let sum = AtomicUsize::new(0);
             pool.run(10, |i| {
                 sum.fetch_add(i, Ordering::Relaxed);

@@ -4,7 +4,6 @@
 //! every frame, and attention over equal tokens returns the value, so all layer-0 messages are one
 //! constant, folded here at load. Blocks 1… see messages across the window.
 
-use std::cell::RefCell;
 use std::ops::Range;
 
 use super::attention::{Attention, Item, Rows};
@@ -16,21 +15,10 @@ use super::layer_norm::LayerNorm;
 use super::lhs::Lhs;
 use super::linear::{Format, Linear};
 use super::load::Loader;
+use super::spread::{Spare, spread};
 use crate::backend::{BackendError, Trace, emit};
 use crate::model::Config;
 use crate::preprocess::{Reduced, Rule};
-
-/// Rows of the residual stream that pass a block together on all threads: enough to hide the weights'
-/// way from memory, few enough that the MLP's hidden rows stay in the cache.
-const GROUP_ROWS: usize = 512;
-/// The same for one thread by itself: more would leave its second-level cache, fewer would have the
-/// weights come from the third more often.
-const OWN_ROWS: usize = 96;
-
-thread_local! {
-    /// Of a thread that takes frames by itself.
-    static SCRATCH: RefCell<Scratch> = RefCell::default();
-}
 
 /// Messages of one block: class rows → one row per frame.
 struct Messages {
@@ -56,15 +44,17 @@ pub struct Vision {
 pub struct Frame {
     /// L×D: the residual stream after block 0.
     pub rows: Vec<f32>,
-    /// L×3D: what block 1's attention makes of these rows; none without a block 1.
-    pub qkv: Vec<f32>,
+    /// L×3D: what block 1's attention makes of these rows; none without a block 1. On lines: a product's
+    /// tiles are written here.
+    pub qkv: Buffer,
 }
 
 /// Buffers of a window in work; they only ever grow.
 #[derive(Default)]
 pub struct Window {
-    /// T×L×D: the residual stream.
+    /// The residual stream: T×L×D, or as many frames as are prepared.
     pub x: Buffer,
+    spare: Spare,
     /// T×D
     messages: Buffer,
     /// T×3D
@@ -105,40 +95,6 @@ impl Vision {
         frame.rows.len() == size && frame.qkv.len() == if self.rest.is_empty() { 0 } else { 3 * size }
     }
 
-    /// Runs `step` on ranges of frames that cover all of them. Where they go round evenly every thread
-    /// takes its own through all products: what one writes no other core has to fetch, and messages are
-    /// all that threads wait for each other for. Else all threads share every product of a range.
-    fn spread(
-        &self,
-        cpu: &Cpu,
-        scratch: &mut Scratch,
-        frames: usize,
-        step: impl Fn(&Cpu, &mut Scratch, Range<usize>) + Sync,
-    ) {
-        match self.share(cpu.pool.threads(), frames) {
-            Some(share) => cpu.pool.run(frames.div_ceil(share), |i| {
-                let range = i * share..((i + 1) * share).min(frames);
-                SCRATCH.with_borrow_mut(|own| step(cpu.alone(), own, range));
-            }),
-            None => {
-                let group = (GROUP_ROWS / self.tokens).max(1);
-                for first in (0..frames).step_by(group) {
-                    step(cpu, scratch, first..(first + group).min(frames));
-                }
-            }
-        }
-    }
-
-    /// Frames that a thread takes at a time, if no more than a quarter of the threads' time is lost.
-    fn share(&self, threads: usize, frames: usize) -> Option<usize> {
-        let most = OWN_ROWS.div_ceil(self.tokens).min(frames.div_ceil(threads)).max(1);
-        let fits = |share: &usize| {
-            let turns = frames.div_ceil(*share).div_ceil(threads);
-            4 * frames >= 3 * turns * share * threads
-        };
-        (1..=most).rev().find(fits)
-    }
-
     /// Frames [S, S, 3] → each frame's exactly frame-only state.
     pub fn prepare(
         &self,
@@ -150,12 +106,13 @@ impl Vision {
     ) -> Vec<Frame> {
         let size = self.tokens * self.width;
         let next = self.rest.first().map(|(_, block)| block);
-        let empty = || Frame { rows: vec![0.0; size], qkv: vec![0.0; next.map_or(0, |_| 3 * size)] };
+        let qkv = || Buffer::zeroed(next.map_or(0, |_| 3 * size));
+        let empty = || Frame { rows: Vec::new(), qkv: qkv() };
         let mut states: Vec<Frame> = frames.iter().map(|_| empty()).collect();
         let x = Shared::new(window.x.fit(frames.len() * size));
         let to = Shared::new(&mut states);
         let step = |cpu: &Cpu, scratch: &mut Scratch, range: Range<usize>, trace: &mut Option<Trace>| {
-            // SAFETY: every frame is in one range.
+            // SAFETY: every frame is in exactly one range.
             let x = unsafe { x.part(range.start * size, range.len() * size) };
             let frames = &frames[range.clone()];
             if trace.is_some() {
@@ -169,7 +126,7 @@ impl Vision {
             for (rows, i) in x.chunks(size).zip(range) {
                 // SAFETY: as above.
                 let state = unsafe { &mut to.part(i, 1)[0] };
-                state.rows.copy_from_slice(rows);
+                state.rows = rows.to_vec();
                 if let Some(block) = next {
                     block.project(cpu, &mut scratch.lhs, rows, &mut state.qkv);
                 }
@@ -178,7 +135,7 @@ impl Vision {
         if trace.is_some() {
             (0..frames.len()).for_each(|i| step(cpu, scratch, i..i + 1, trace));
         } else {
-            self.spread(cpu, scratch, frames.len(), |cpu, scratch, range| {
+            spread(cpu, scratch, &window.spare, self.tokens, frames.len(), |cpu, scratch, range| {
                 step(cpu, scratch, range, &mut None)
             });
         }
@@ -204,8 +161,8 @@ impl Vision {
             message.forward(cpu, scratch, x, size, messages);
             block.project_seen(cpu, &mut scratch.lhs, messages, seen);
             let (seen, rows) = (&seen[..], Shared::new(x));
-            self.spread(cpu, scratch, frames, |cpu, scratch, range| {
-                // SAFETY: every frame is in one range.
+            spread(cpu, scratch, &window.spare, self.tokens, frames, |cpu, scratch, range| {
+                // SAFETY: every frame is in exactly one range.
                 let rows = unsafe { rows.part(range.start * size, range.len() * size) };
                 let seen = &seen[range.start * 3 * width..range.end * 3 * width];
                 let (spans, extra) = (Spans::Equal(self.tokens), Extra::Each(seen));
