@@ -6,10 +6,15 @@ pub(super) const LEAST_DRIVER: i32 = 12_000;
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CudaError {
     #[error(
-        "no NVIDIA driver: libcuda.so.1 was not found; looked in {looked}. Install driver 525 or newer (in a \
-         container: start it with GPU access), or use device=cpu"
+        "no NVIDIA driver: libcuda.so.1 was not found; looked in {looked}. Install driver 525 or newer{} (in a \
+         container: start it with GPU access), or use device=cpu",
+        for_cards(cards)
     )]
-    NoDriver { looked: String },
+    NoDriver {
+        looked: String,
+        /// PCI addresses of the NVIDIA cards that are there all the same.
+        cards: Vec<String>,
+    },
     #[error(
         "the NVIDIA driver {path} is too old: it speaks CUDA {found}, needed is 12.0. Update it to driver 525 \
          or newer, or use device=cpu"
@@ -64,8 +69,25 @@ impl CudaError {
         matches!(self, CudaError::Lost { .. })
     }
 
+    /// This machine has no GPU that could be used, so that nobody has to hear of it who did not name one.
+    pub(in crate::backend) fn is_without_gpu(&self) -> bool {
+        match self {
+            CudaError::NoDriver { cards, .. } => cards.is_empty(),
+            CudaError::NoDevice { .. } => true,
+            _ => false,
+        }
+    }
+
     pub(super) fn is_out_of_memory(&self) -> bool {
         matches!(self, CudaError::OutOfMemory { .. })
+    }
+}
+
+fn for_cards(cards: &[String]) -> String {
+    match cards {
+        [] => String::new(),
+        [card] => format!(" for the NVIDIA card at PCI address {card}"),
+        cards => format!(" for the NVIDIA cards at PCI addresses {}", cards.join(", ")),
     }
 }
 

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
 use super::CudaError;
+use super::cards::cards;
 use super::error::{LEAST_DRIVER, version};
 use super::images::Image;
 use super::library::{Library, Missing, Wanted};
@@ -58,7 +59,7 @@ impl Runtime {
         let usual = ["/usr/lib/*-linux-gnu", "/usr/lib64", "/usr/lib/wsl/lib", "/run/opengl-driver/lib"];
         let wanted = Wanted { sonames: &["libcuda.so.1"], function: c"cuInit", usual: &usual };
         let library = Library::find(&wanted).map_err(|missing| match missing {
-            Missing::Nowhere(looked) => CudaError::NoDriver { looked },
+            Missing::Nowhere(looked) => CudaError::NoDriver { looked, cards: cards(Path::new("/sys")) },
             Missing::Bad(error) => error,
         })?;
         // Before any function that an old driver lacks.
