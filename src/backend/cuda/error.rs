@@ -51,11 +51,16 @@ pub enum CudaError {
     )]
     OutOfMemory { what: &'static str, needed_mib: usize, free_mib: usize },
     #[error(
+        "{call} ran out of memory on the GPU or of memory that can be page-locked. End other programs (`nvidia-smi`, \
+         `free`), or use a smaller checkpoint or device=cpu"
+    )]
+    NoMemory { call: &'static str },
+    #[error(
         "the GPU was lost in {call}: {name} ({text}). `dmesg | grep -i xid` tells why; restart the program, and if \
          that does not help the machine or `nvidia-smi --gpu-reset`"
     )]
     Lost { call: &'static str, name: String, text: String },
-    #[error("{call} failed: {name} ({text})")]
+    #[error("{call} failed: {name} ({text}). Update the driver, or use device=cpu")]
     Call { call: &'static str, name: String, text: String },
     #[error(
         "cuBLASLt {call} failed with status {status}{shape}. Another version of the library may help: cuda-lib-dir"
@@ -79,7 +84,7 @@ impl CudaError {
     }
 
     pub(super) fn is_out_of_memory(&self) -> bool {
-        matches!(self, CudaError::OutOfMemory { .. })
+        matches!(self, CudaError::OutOfMemory { .. } | CudaError::NoMemory { .. })
     }
 }
 

@@ -108,11 +108,7 @@ impl Launcher {
 
     /// Copies to the device and waits.
     pub fn upload<T: Plain>(&self, to: At<T>, values: &[T]) -> Result<(), CudaError> {
-        let (runtime, bytes) = (self.context.runtime, size_of_val(values));
-        // SAFETY: `values` outlives the copy, which is waited for.
-        let status =
-            unsafe { (runtime.driver.memcpy_to_device)(to.0, values.as_ptr().cast(), bytes, self.main.raw) };
-        runtime.check("cuMemcpyHtoDAsync", status)?;
+        to.upload(&self.main, values)?;
         self.finish()
     }
 

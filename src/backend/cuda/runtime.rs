@@ -93,10 +93,12 @@ impl Runtime {
         Ok(runtime)
     }
 
-    /// Everything but out of memory, which [`super::device::Context`] tells with sizes.
+    /// Where a size is known, out of memory is told with it before this.
     pub fn check(&self, call: &'static str, status: c_int) -> Result<(), CudaError> {
-        if status == 0 {
-            return Ok(());
+        match status {
+            0 => return Ok(()),
+            sys::OUT_OF_MEMORY => return Err(CudaError::NoMemory { call }),
+            _ => {}
         }
         let text = |function: unsafe extern "C" fn(c_int, *mut *const c_char) -> c_int| {
             let mut text = std::ptr::null();
