@@ -172,6 +172,32 @@ fn pictures_beyond_the_slots_are_left_to_the_processor_until_some_come_back() {
     assert_eq!(more.len(), 2);
 }
 
+/// More geometries than tables are kept of; nothing waits before the last.
+#[test]
+fn a_zone_that_moves_with_every_picture_is_followed() {
+    if device().is_none() {
+        return;
+    }
+    let rule = rule(32, Geometry::Stretch);
+    let (reducer, mut cpu) = (CudaReducer::open(32, 16, 0).unwrap(), Reducer::new(rule));
+    let picture = Picture::noise(info(PixelFormat::Nv12, 400, 30, Range::Limited), 0, 0..256);
+    let zone = |step: u32| Roi { x: 0.001 * step as f32, y: 0.0, w: 0.5, h: 1.0 };
+    let mut kept = Vec::new();
+    for step in 0..400 {
+        let reduced = reducer.reduce(&rule, &picture.image(), zone(step)).expect("there is room");
+        // The others' tables have no owner when they go.
+        if step % 50 == 0 {
+            kept.push((step, reduced));
+        }
+    }
+    for (step, reduced) in kept {
+        let expected = cpu.reduce(&picture.image(), zone(step)).unwrap();
+        let found = levels(&reducer, &rule, 16, &reduced);
+        let worst = found.iter().zip(&*expected.rgb()).map(|(a, b)| a.abs_diff(*b)).max();
+        assert!(worst <= Some(1), "step {step}: {worst:?}");
+    }
+}
+
 /// A pipeline's other elements may have a context of their own on the same thread.
 #[test]
 fn a_cameras_thread_has_the_context_it_had_before() {
