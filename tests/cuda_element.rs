@@ -192,7 +192,7 @@ fn without_a_driver_auto_plays_on_the_cpu_and_a_named_gpu_is_one_error() {
         let played = play(&format!("device={device}"));
         if device == "auto" {
             // As usual as a machine with a GPU, nothing to warn of; a card that lacks its driver is.
-            let card = probe(0).unwrap_err().to_string().contains("for the NVIDIA card");
+            let card = probe(0).unwrap_err().to_string().contains("NVIDIA card");
             assert_eq!(
                 (played.errors.len(), played.of_device().len()),
                 (0, usize::from(card)),

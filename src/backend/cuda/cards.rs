@@ -5,13 +5,14 @@
 
 use std::path::Path;
 
+pub(super) const SYSFS: &str = "/sys";
 /// NVIDIA's number among the PCI vendors.
 const VENDOR: &str = "0x10de";
 /// Display controllers (VGA, 3D and others) by the first byte of their PCI class.
 const DISPLAY: &str = "0x03";
 
 /// PCI addresses of the display and 3D controllers by NVIDIA, in order; a card's sound and USB parts do not
-/// count. `sysfs` is /sys.
+/// count. `sysfs` is [`SYSFS`].
 pub(super) fn cards(sysfs: &Path) -> Vec<String> {
     let Ok(devices) = std::fs::read_dir(sysfs.join("bus/pci/devices")) else { return Vec::new() };
     let is_card = |device: &Path| {
@@ -59,6 +60,19 @@ mod tests {
     }
 
     #[test]
+    fn a_card_that_the_driver_does_not_show_is_worth_a_warning_too() {
+        let shown = |cards: &[&str]| {
+            let cards = cards.iter().map(|card| card.to_string()).collect();
+            CudaError::NoDevice { ordinal: 0, count: 0, cards }
+        };
+        let (none, one) = (shown(&[]), shown(&["0000:01:00.0"]));
+        assert!(none.is_without_gpu() && !one.is_without_gpu());
+        let expected =
+            ". There is an NVIDIA card at PCI address 0000:01:00.0: load the driver's kernel module";
+        assert_eq!(one.to_string().find(expected), Some(none.to_string().len()), "{one}");
+    }
+
+    #[test]
     fn a_card_without_a_driver_is_worth_a_warning_that_names_it_and_no_card_is_not() {
         let without_driver = |devices: &[(&str, &str, &str)]| {
             let root = sysfs(devices);
@@ -74,6 +88,6 @@ mod tests {
             "Install driver 525 or newer for the NVIDIA card at PCI address 0000:01:00.0 (in a container";
         assert!(error.to_string().contains(mend), "{error}");
         let both = without_driver(&[one, ("0000:65:00.0", "0x10de", "0x030200")]).to_string();
-        assert!(both.contains("for the NVIDIA cards at PCI addresses 0000:01:00.0, 0000:65:00.0"), "{both}");
+        assert!(both.contains("for the NVIDIA card at PCI address 0000:01:00.0, 0000:65:00.0"), "{both}");
     }
 }

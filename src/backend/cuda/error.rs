@@ -32,9 +32,15 @@ pub enum CudaError {
     #[error("library {path} has no function {symbol}: it is too old or not the library of that name")]
     NoSymbol { path: String, symbol: &'static str },
     #[error(
-        "device cuda:{ordinal} does not exist: the driver shows {count} GPUs (`nvidia-smi -L` lists them)"
+        "device cuda:{ordinal} does not exist: the driver shows {count} GPUs (`nvidia-smi -L` lists them){}",
+        despite_cards(cards)
     )]
-    NoDevice { ordinal: usize, count: usize },
+    NoDevice {
+        ordinal: usize,
+        count: usize,
+        /// PCI addresses of the NVIDIA cards that are there although the driver shows none.
+        cards: Vec<String>,
+    },
     #[error(
         "{name} has compute capability {major}.{minor}; needed is 8.0 (Ampere) or newer. Use another GPU or device=cpu"
     )]
@@ -77,8 +83,7 @@ impl CudaError {
     /// This machine has no GPU that could be used, so that nobody has to hear of it who did not name one.
     pub(in crate::backend) fn is_without_gpu(&self) -> bool {
         match self {
-            CudaError::NoDriver { cards, .. } => cards.is_empty(),
-            CudaError::NoDevice { .. } => true,
+            CudaError::NoDriver { cards, .. } | CudaError::NoDevice { cards, .. } => cards.is_empty(),
             _ => false,
         }
     }
@@ -91,8 +96,18 @@ impl CudaError {
 fn for_cards(cards: &[String]) -> String {
     match cards {
         [] => String::new(),
-        [card] => format!(" for the NVIDIA card at PCI address {card}"),
-        cards => format!(" for the NVIDIA cards at PCI addresses {}", cards.join(", ")),
+        cards => format!(" for the NVIDIA card at PCI address {}", cards.join(", ")),
+    }
+}
+
+fn despite_cards(cards: &[String]) -> String {
+    match cards {
+        [] => String::new(),
+        cards => format!(
+            ". There is an NVIDIA card at PCI address {}: load the driver's kernel module (`modprobe nvidia`; in a \
+             container: start it with GPU access), or use device=cpu",
+            cards.join(", ")
+        ),
     }
 }
 
