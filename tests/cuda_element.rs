@@ -158,6 +158,25 @@ fn windows_and_events_on_the_device_are_those_of_the_cpu_across_a_change_of_labe
     assert_eq!(starts, ["waving", "jumping"]);
 }
 
+/// The last one of a moment takes the engine and all of its device memory along, while others start.
+#[test]
+fn pipelines_come_and_go_beside_each_other() {
+    if std::env::var_os(CHILD).is_some() || device().is_none() {
+        return;
+    }
+    let plays = |precision: &'static str| {
+        move || [(); 2].map(|()| play(&format!("device=cuda:0 precision={precision}")))
+    };
+    std::thread::scope(|scope| {
+        // Of two engines.
+        let played = ["auto", "f16", "f16"].map(|precision| scope.spawn(plays(precision)));
+        for played in played.into_iter().flat_map(|thread| thread.join().unwrap()) {
+            assert_eq!((&played.errors, played.of_device()), (&Vec::new(), Vec::new()));
+            assert_eq!((played.windows.len(), played.stat("sampled")), (WINDOWS, SAMPLED));
+        }
+    });
+}
+
 /// `test` again in a process of its own, with these libraries and this fault; checked there.
 fn in_child(test: &str, device: &str, libraries: &Path, fault: &str) {
     let child = Command::new(std::env::current_exe().unwrap())
