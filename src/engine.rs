@@ -252,8 +252,8 @@ impl Stream {
     }
 
     /// A frame of this picture: reduced on the engine's device if it has one that does this, else by
-    /// `reducer` on this thread. Either way the picture is not needed any more, and the device is not waited
-    /// for. The only error is a `roi` that is none.
+    /// `reducer` on this thread. Either way the picture is not needed any more, and no window's work
+    /// is waited for. The only error is a `roi` that is none.
     pub fn frame(&self, reducer: &mut Reducer, image: &Image<'_>, roi: Roi) -> Result<Frame, ImageError> {
         let device = self.engine.queue.reducer();
         let reduced = device.and_then(|device| device.reduce(reducer.rule(), image, roi));

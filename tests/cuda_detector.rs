@@ -98,20 +98,27 @@ impl Camera {
         detector.push(time, &Image::new(info, &planes).unwrap()).unwrap();
     }
 
-    /// `frames` frames at 5 fps; all windows.
-    fn play(&self, engine: &Arc<Engine>, frames: usize) -> (Vec<WindowScores>, Stats, Vec<String>) {
-        let notes = Arc::new(Notes::default());
+    fn detector(&self, engine: &Arc<Engine>, mode: Mode, notes: &Arc<Notes>) -> Arc<Detector> {
         let labels = Labels::parse("run;fall").unwrap();
         let settings = self.settings.clone();
-        let detector =
-            Detector::new(engine.clone(), Source::default(), settings, labels, Mode::Sync, notes.clone())
-                .unwrap();
+        Detector::new(engine.clone(), Source::default(), settings, labels, mode, notes.clone()).unwrap()
+    }
+
+    /// `frames` frames at 5 fps.
+    fn push_all(&self, detector: &Detector, frames: usize) {
         for frame in 0..frames {
             let t = Duration::from_millis(200 * frame as u64);
             let time = Stamp { timestamp: t, stream_time: t, running_time: t, utc: None };
             assert!(detector.wants(&time));
-            self.push(&detector, frame, time);
+            self.push(detector, frame, time);
         }
+    }
+
+    /// `frames` frames; all windows.
+    fn play(&self, engine: &Arc<Engine>, frames: usize) -> (Vec<WindowScores>, Stats, Vec<String>) {
+        let notes = Arc::new(Notes::default());
+        let detector = self.detector(engine, Mode::Sync, &notes);
+        self.push_all(&detector, frames);
         detector.finish(Reason::Eos);
         let windows = std::mem::take(&mut *notes.windows.lock().unwrap());
         let takeovers = std::mem::take(&mut *notes.takeovers.lock().unwrap());
@@ -201,6 +208,37 @@ fn streams_of_the_device_and_of_the_processor_share_batches_and_windows() {
         assert_eq!(stats.uploaded, uploaded as u64, "camera {i}");
         assert_near(&found, &camera.play(&cpu, FRAMES).0, &format!("camera {i}"));
     }
+}
+
+/// Live streams, faster than the device, which are flushed and end with windows in work.
+#[test]
+fn windows_that_are_dropped_leave_their_room_on_the_device_to_others() {
+    let _alone = alone();
+    if device().is_none() {
+        return;
+    }
+    let (_dir, gpu) = engine(Device::Cuda(0), Precision::Auto);
+    let live = || {
+        let camera = camera(&[PixelFormat::Nv12], (64, 48), 0);
+        let stats = (0..5).map(|_| {
+            let detector = camera.detector(&gpu, Mode::Async, &Arc::new(Notes::default()));
+            camera.push_all(&detector, 20);
+            detector.flush(Reason::Flush);
+            camera.push_all(&detector, 20);
+            detector.stats()
+        });
+        stats.collect::<Vec<_>>()
+    };
+    let stats: Vec<Stats> = std::thread::scope(|scope| {
+        let streams = [(); 4].map(|()| scope.spawn(live));
+        streams.into_iter().flat_map(|stream| stream.join().unwrap()).collect()
+    });
+    // More frames than there are slots, of which none was lost.
+    assert!(stats.iter().all(|stats| stats.uploaded == 40), "{stats:?}");
+    assert!(stats.iter().map(|stats| stats.dropped.values().sum::<u64>()).sum::<u64>() > 0, "{stats:?}");
+    let camera = camera(&[PixelFormat::I420], (96, 131), 1);
+    let (found, stats, _) = camera.play(&gpu, FRAMES);
+    assert_eq!((found.len(), stats.uploaded), (WINDOWS, FRAMES as u64));
 }
 
 #[test]

@@ -14,6 +14,7 @@ use cuda_device::{device, emulator, say};
 use element_common::{init, record, text};
 use gst::prelude::*;
 use gstreamer as gst;
+use gstxclip::backend::cuda::probe;
 use gstxclip::backend::{Device, Precision};
 use gstxclip::detector::WindowScores;
 use gstxclip::element::meta;
@@ -157,6 +158,25 @@ fn windows_and_events_on_the_device_are_those_of_the_cpu_across_a_change_of_labe
     assert_eq!(starts, ["waving", "jumping"]);
 }
 
+/// The last one of a moment takes the engine and all of its device memory along, while others start.
+#[test]
+fn pipelines_come_and_go_beside_each_other() {
+    if std::env::var_os(CHILD).is_some() || device().is_none() {
+        return;
+    }
+    let plays = |precision: &'static str| {
+        move || [(); 2].map(|()| play(&format!("device=cuda:0 precision={precision}")))
+    };
+    std::thread::scope(|scope| {
+        // Of two engines.
+        let played = ["auto", "f16", "f16"].map(|precision| scope.spawn(plays(precision)));
+        for played in played.into_iter().flat_map(|thread| thread.join().unwrap()) {
+            assert_eq!((&played.errors, played.of_device()), (&Vec::new(), Vec::new()));
+            assert_eq!((played.windows.len(), played.stat("sampled")), (WINDOWS, SAMPLED));
+        }
+    });
+}
+
 /// `test` again in a process of its own, with these libraries and this fault; checked there.
 fn in_child(test: &str, device: &str, libraries: &Path, fault: &str) {
     let child = Command::new(std::env::current_exe().unwrap())
@@ -190,8 +210,14 @@ fn without_a_driver_auto_plays_on_the_cpu_and_a_named_gpu_is_one_error() {
     if let Some(device) = child() {
         let played = play(&format!("device={device}"));
         if device == "auto" {
-            // As usual as a machine with a GPU: nothing to warn of.
-            assert_eq!((&played.errors, played.of_device()), (&Vec::new(), Vec::new()));
+            // As usual as a machine with a GPU, nothing to warn of; a card that lacks its driver is.
+            let card = probe(0).unwrap_err().to_string().contains("NVIDIA card");
+            assert_eq!(
+                (played.errors.len(), played.of_device().len()),
+                (0, usize::from(card)),
+                "{:?}",
+                played.warnings
+            );
             assert_eq!((played.windows.len(), played.stat("uploaded")), (WINDOWS, 0));
         } else {
             assert_eq!(played.errors.len(), 1, "{:?}", played.errors);

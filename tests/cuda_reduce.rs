@@ -3,7 +3,7 @@
 
 mod cuda_device;
 
-use cuda_device::device;
+use cuda_device::{current_context, device};
 use gstxclip::backend::DeviceReducer;
 use gstxclip::backend::cuda::CudaReducer;
 use gstxclip::image::{Image, ImageInfo, Matrix, PixelFormat, Plane, Range, Roi};
@@ -170,6 +170,53 @@ fn pictures_beyond_the_slots_are_left_to_the_processor_until_some_come_back() {
     // Their rows were read, so their slots are free; the pictures themselves are still there.
     let more: Vec<Reduced> = std::iter::from_fn(reduce).take(5000).collect();
     assert_eq!(more.len(), 2);
+}
+
+/// More geometries than tables are kept of; nothing waits before the last.
+#[test]
+fn a_zone_that_moves_with_every_picture_is_followed() {
+    if device().is_none() {
+        return;
+    }
+    let rule = rule(32, Geometry::Stretch);
+    let (reducer, mut cpu) = (CudaReducer::open(32, 16, 0).unwrap(), Reducer::new(rule));
+    let picture = Picture::noise(info(PixelFormat::Nv12, 400, 30, Range::Limited), 0, 0..256);
+    let zone = |step: u32| Roi { x: 0.001 * step as f32, y: 0.0, w: 0.5, h: 1.0 };
+    let mut kept = Vec::new();
+    for step in 0..400 {
+        let reduced = reducer.reduce(&rule, &picture.image(), zone(step)).expect("there is room");
+        // The others' tables have no owner when they go.
+        if step % 50 == 0 {
+            kept.push((step, reduced));
+        }
+    }
+    for (step, reduced) in kept {
+        let expected = cpu.reduce(&picture.image(), zone(step)).unwrap();
+        let found = levels(&reducer, &rule, 16, &reduced);
+        let worst = found.iter().zip(&*expected.rgb()).map(|(a, b)| a.abs_diff(*b)).max();
+        assert!(worst <= Some(1), "step {step}: {worst:?}");
+    }
+}
+
+/// A pipeline's other elements may have a context of their own on the same thread.
+#[test]
+fn a_cameras_thread_has_the_context_it_had_before() {
+    if device().is_none() {
+        return;
+    }
+    let rule = rule(32, Geometry::Stretch);
+    let reducer = CudaReducer::open(32, 16, 0).unwrap();
+    assert!(!current_context().is_null(), "the thread that opened it is its own");
+    let picture = Picture::noise(info(PixelFormat::Nv12, 40, 30, Range::Full), 0, 0..256);
+    let camera = move || {
+        let reduced = reducer.reduce(&rule, &picture.image(), Roi::WHOLE).expect("there is room");
+        assert!(current_context().is_null(), "after a picture");
+        // The last owner of all there is on the device.
+        drop(reducer);
+        drop(reduced);
+        assert!(current_context().is_null(), "after the end");
+    };
+    std::thread::spawn(camera).join().unwrap();
 }
 
 #[test]

@@ -7,8 +7,9 @@ use cuda_device::{device, root};
 use gstxclip::backend::cuda::CudaBackend;
 use gstxclip::backend::{Backend, BackendError, ClipFeatures, Prepared, TextFeatures};
 use gstxclip::command::bench::subject;
+use gstxclip::image::{Image, ImageInfo, Matrix, PixelFormat, Plane, Range, Roi};
 use gstxclip::model::{Config, Heads, recipe};
-use gstxclip::preprocess::Reduced;
+use gstxclip::preprocess::{Geometry, Reduced, Rule};
 
 /// Products of another size may add up in another order, in f32, and are rounded to f16: logits are about 20.
 const NEAR: f32 = 0.01;
@@ -94,6 +95,33 @@ fn windows_of_a_batch_do_not_see_each_other() {
         assert!(near(&together[window], &alone[0]), "{window}: {:?} {:?}", together[window], alone[0]);
     }
     assert!(!near(&together[0][..1], &together[4][..1]), "other frames, same label: {together:?}");
+}
+
+/// Slots and page-locked memory come back while the device has still to read them.
+#[test]
+fn pictures_that_come_later_do_not_touch_those_of_a_window_in_work() {
+    let Some(mut bench) = open(3) else { return };
+    let texts = bench.texts.clone();
+    let rule = Rule { geometry: Geometry::Stretch, ..subject::rule(&bench.config) };
+    let reducer = bench.backend.reducer().expect("there is memory for it");
+    let (format, size) = (PixelFormat::Rgb, rule.size);
+    let info = ImageInfo { format, width: size, height: size, matrix: Matrix::Bt709, range: Range::Full };
+    let reduce = |frame: &Reduced| {
+        let rgb = frame.rgb();
+        let image = Image::new(info, &[Plane { data: &rgb, stride: 3 * size as usize }]).unwrap();
+        reducer.reduce(&rule, &image, Roi::WHOLE).expect("there is room")
+    };
+    let others = bench.frames(7, 6);
+    let mut window = |later: usize| {
+        let frames: Vec<Reduced> = bench.frames(bench.config.num_frames, 5).iter().map(reduce).collect();
+        let states = bench.backend.prepare(&frames.iter().collect::<Vec<_>>()).unwrap();
+        drop(frames);
+        others.iter().cycle().take(later).for_each(|other| drop(reduce(other)));
+        bench.score(&states, &[&texts])
+    };
+    let alone = window(0);
+    // More than there are slots, so that the window's are taken again.
+    assert_eq!(window(600), alone);
 }
 
 #[test]

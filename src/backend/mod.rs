@@ -320,7 +320,7 @@ fn gpu_of_auto(model: &Model, precision: Precision) -> Result<Option<Box<dyn Bac
     match cuda::probe(0) {
         Ok(_) => Ok(Some(on_gpu(model, 0)?)),
         // A machine without a GPU is as usual as one with it; one that has a GPU it cannot use is not.
-        Err(absent @ (cuda::CudaError::NoDriver { .. } | cuda::CudaError::NoDevice { .. })) => {
+        Err(absent) if absent.is_without_gpu() => {
             tracing::debug!("device auto: no GPU: {absent}");
             Ok(None)
         }

@@ -10,7 +10,7 @@ pub struct Stats {
     pub frames: u64,
     /// Frames the sampler kept.
     pub sampled: u64,
-    /// Of these, frames that a GPU reduced to the model's input; the processor did the others.
+    /// Of these, frames sent to a GPU, which reduces them to the model's input; the processor did the others.
     pub uploaded: u64,
     /// Windows begun anew by a gap, a jump in time, a restart or a changed setting.
     pub restarts: u64,

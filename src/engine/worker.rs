@@ -193,7 +193,7 @@ impl Worker {
             let prepared = self.backend.prepare(&reduced)?;
             expect("prepared frames", fresh.len(), prepared.len())?;
             for (frame, prepared) in fresh.iter().zip(prepared) {
-                // Twice if the frame is in the window twice; the values are the same.
+                // Twice if the frame is in the window twice; either will do.
                 *frame.prepared.lock().unwrap_or_else(|e| e.into_inner()) = Some((epoch, prepared));
             }
         }

@@ -53,6 +53,20 @@ pub fn runs(kernel: &str) -> Option<i64> {
     }
 }
 
+/// The context that is this thread's current one; null where there is none. A device was found before.
+pub fn current_context() -> *mut libc::c_void {
+    let mut current = std::ptr::null_mut();
+    // SAFETY: the backend has the library open; the function's type is cuda.h's.
+    unsafe {
+        let library = libc::dlopen(c"libcuda.so.1".as_ptr(), libc::RTLD_LAZY | libc::RTLD_NOLOAD);
+        let function = libc::dlsym(library, c"cuCtxGetCurrent".as_ptr());
+        assert!(!function.is_null(), "every driver has this function");
+        let function: extern "C" fn(*mut *mut libc::c_void) -> libc::c_int = std::mem::transmute(function);
+        assert_eq!(function(&mut current), 0);
+    }
+    current
+}
+
 /// The folder with the emulated libraries.
 pub fn emulator() -> Result<PathBuf, String> {
     let folder = std::env::var_os("XCLIP_EMULATOR").map(PathBuf::from);

@@ -44,7 +44,8 @@ bool initialized;
 int capability = 90;
 std::string fault_asked;
 long long kernels_until_lost = -1;
-thread_local bool has_context;
+// Of this thread, the current one last.
+thread_local std::vector<void*> contexts;
 std::map<Function*, std::unique_ptr<Function>> functions;
 std::map<std::string, long long> runs;
 
@@ -53,7 +54,7 @@ struct Call {
     std::lock_guard<std::recursive_mutex> guard{device_lock()};
     Status status = initialized ? lost() : NOT_INITIALIZED;
     Call() {
-        if (status == SUCCESS && !has_context) status = INVALID_CONTEXT;
+        if (status == SUCCESS && (contexts.empty() || contexts.back() == nullptr)) status = INVALID_CONTEXT;
     }
 };
 #define BEGIN               \
@@ -288,8 +289,24 @@ EXPORT int cuDevicePrimaryCtxRetain(void** context, int device) {
 }
 EXPORT int cuDevicePrimaryCtxRelease_v2(int device) { return device == 0 ? SUCCESS : INVALID_DEVICE; }
 EXPORT int cuCtxSetCurrent(void* context) {
-    has_context = context != nullptr;
+    if (!contexts.empty()) contexts.pop_back();
+    if (context != nullptr) contexts.push_back(context);
     return lost();
+}
+EXPORT int cuCtxPushCurrent_v2(void* context) {
+    if (context == nullptr) return INVALID_CONTEXT;
+    contexts.push_back(context);
+    return SUCCESS;
+}
+EXPORT int cuCtxPopCurrent_v2(void** context) {
+    if (contexts.empty()) return INVALID_CONTEXT;
+    *context = contexts.back();
+    contexts.pop_back();
+    return SUCCESS;
+}
+EXPORT int cuCtxGetCurrent(void** context) {
+    *context = contexts.empty() ? nullptr : contexts.back();
+    return SUCCESS;
 }
 EXPORT int cuCtxSynchronize() {
     BEGIN;

@@ -34,10 +34,10 @@ pub(super) struct Arrivals {
     pub context: Arc<Context>,
 }
 
-#[derive(Default)]
-struct Blocks {
-    free: VecDeque<Locked>,
-    /// Of all there are.
+/// B is [`Locked`].
+struct Blocks<B = Locked> {
+    free: VecDeque<B>,
+    /// Of all there are, and of those that are being made.
     bytes: usize,
 }
 
@@ -70,7 +70,8 @@ impl Arrivals {
         let slots = fitting.clamp(1, MOST_SLOTS);
         let rows = Buffer::new(context, "pictures", slots * size)?;
         let used: Result<Vec<Event>, _> = (0..slots).map(|_| Event::new(context, sys::UNTIMED)).collect();
-        let (free, blocks) = (Mutex::new((0..slots).collect()), Mutex::default());
+        let free = Mutex::new((0..slots).collect());
+        let blocks = Mutex::new(Blocks { free: VecDeque::new(), bytes: 0 });
         Ok(Arc::new(Self { rows, size, used: used?, free, blocks, context: context.clone() }))
     }
 
@@ -101,16 +102,43 @@ impl Arrivals {
             block.used().synchronize()?;
             return Ok(Some(block));
         }
-        while blocks.bytes + size > MOST_BLOCK_BYTES {
-            // Cameras of another size have left these.
-            let Some(other) = blocks.free.pop_front() else { return Ok(None) };
-            blocks.bytes -= other.memory.len();
-            other.used.synchronize()?;
+        let Some(others) = blocks.make_room(size, MOST_BLOCK_BYTES, |locked| locked.memory.len()) else {
+            return Ok(None);
+        };
+        // Memory is freed and locked in the driver's own time: other blocks come back meanwhile.
+        drop(blocks);
+        let freed = others.into_iter().try_for_each(|other| other.used.synchronize());
+        let locked = freed.and_then(|()| Locked::new(&self.context, size));
+        if locked.is_err() {
+            lock(&self.blocks).bytes -= size;
         }
-        let memory = Pinned::new(&self.context, size)?;
-        let locked = Locked { memory, used: Event::new(&self.context, sys::UNTIMED)? };
-        blocks.bytes += size;
-        Ok(Some(Block { locked: Some(locked), arrivals: self.clone() }))
+        Ok(Some(Block { locked: Some(locked?), arrivals: self.clone() }))
+    }
+}
+
+impl<B> Blocks<B> {
+    /// Counts `size` bytes in, and gives the free blocks that have to go for them: cameras of another size have
+    /// left these. `None`, and all stay, where those in use leave no room within `most`.
+    fn make_room(&mut self, size: usize, most: usize, len: impl Fn(&B) -> usize) -> Option<Vec<B>> {
+        let free: usize = self.free.iter().map(&len).sum();
+        if self.bytes - free + size > most {
+            return None;
+        }
+        self.bytes += size;
+        let mut others = Vec::new();
+        while self.bytes > most
+            && let Some(other) = self.free.pop_front()
+        {
+            self.bytes -= len(&other);
+            others.push(other);
+        }
+        Some(others)
+    }
+}
+
+impl Locked {
+    fn new(context: &Arc<Context>, bytes: usize) -> Result<Self, CudaError> {
+        Ok(Self { memory: Pinned::new(context, bytes)?, used: Event::new(context, sys::UNTIMED)? })
     }
 }
 
@@ -157,5 +185,23 @@ impl Block {
 impl Drop for Block {
     fn drop(&mut self) {
         lock(&self.arrivals.blocks).free.extend(self.locked.take());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn free_blocks_go_for_new_ones_only_where_that_makes_room() {
+        // 6 of 9 bytes in use.
+        let mut blocks = Blocks { free: VecDeque::from([1, 2]), bytes: 9 };
+        let mut make_room =
+            |size| blocks.make_room(size, 10, |block| *block).map(|gone| (gone, blocks.bytes));
+        assert_eq!(make_room(5), None, "those in use leave 4");
+        assert_eq!(make_room(1), Some((vec![], 10)));
+        assert_eq!(make_room(2), Some((vec![1, 2], 9)), "the longest free first");
+        assert_eq!(make_room(1), Some((vec![], 10)));
+        assert_eq!(make_room(1), None);
     }
 }

@@ -192,6 +192,8 @@ impl CudaBackend {
             Arrived::Rows(frames) => frames.iter().try_for_each(|slot| slot.used().record(main)),
         });
         if let Err(error) = launched {
+            // What was queued of it is done with its slots and inputs before others take them.
+            let _ = launcher.finish();
             work.ring.give_back(&slots);
             return Err(error.into());
         }

@@ -4,6 +4,7 @@
 //! before it drops anything (see `launcher`).
 
 use std::ffi::{CStr, c_uint};
+use std::marker::PhantomData;
 use std::sync::Arc;
 
 use super::CudaError;
@@ -23,20 +24,25 @@ impl Context {
         let mut raw = Raw::NULL;
         // SAFETY: a device of the probe; writes one handle.
         let status = unsafe { (runtime.driver.primary_ctx_retain)(&mut raw, gpu.device) };
-        if status == sys::OUT_OF_MEMORY {
-            let error = CudaError::OutOfMemory { what: "the CUDA context", needed_mib: 300, free_mib: 0 };
-            return Err(error);
-        }
         runtime.check("cuDevicePrimaryCtxRetain", status)?;
         let context = Arc::new(Self { runtime, gpu: gpu.clone(), raw });
         context.enter()?;
         Ok(context)
     }
 
-    /// Makes the context this thread's current one; every call of the backend begins with it.
+    /// Makes the context this thread's current one, and leaves it so: for the thread that owns the backend.
     pub fn enter(&self) -> Result<(), CudaError> {
         // SAFETY: retained until drop.
         self.runtime.check("cuCtxSetCurrent", unsafe { (self.runtime.driver.ctx_set_current)(self.raw) })
+    }
+
+    /// Makes the context the current one until the end of the visit: for threads of others, which may have one
+    /// of their own (a pipeline's other CUDA elements), and for drops, which happen on any thread.
+    pub fn visit(&self) -> Result<Visit<'_>, CudaError> {
+        // SAFETY: retained until drop.
+        let status = unsafe { (self.runtime.driver.ctx_push_current)(self.raw) };
+        self.runtime.check("cuCtxPushCurrent", status)?;
+        Ok(Visit { context: self, _thread: PhantomData })
     }
 
     /// Free bytes of device memory now.
@@ -46,6 +52,21 @@ impl Context {
         let status = unsafe { (self.runtime.driver.mem_get_info)(&mut free, &mut total) };
         self.runtime.check("cuMemGetInfo", status)?;
         Ok(free)
+    }
+}
+
+/// Ends where it began, on the same thread.
+#[must_use]
+pub(super) struct Visit<'a> {
+    context: &'a Context,
+    _thread: PhantomData<*const ()>,
+}
+
+impl Drop for Visit<'_> {
+    fn drop(&mut self) {
+        let mut own = Raw::NULL;
+        // SAFETY: pushed by `visit` on this thread, which `Visit` cannot leave; writes one handle.
+        unsafe { (self.context.runtime.driver.ctx_pop_current)(&mut own) };
     }
 }
 
@@ -67,7 +88,7 @@ macro_rules! owned {
 
         impl Drop for $name {
             fn drop(&mut self) {
-                let _ = self.context.enter();
+                let _visit = self.context.visit();
                 // SAFETY: created once, destroyed once.
                 unsafe { (self.context.runtime.driver.$destroy)(self.raw) };
             }

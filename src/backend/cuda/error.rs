@@ -6,10 +6,15 @@ pub(super) const LEAST_DRIVER: i32 = 12_000;
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CudaError {
     #[error(
-        "no NVIDIA driver: libcuda.so.1 was not found; looked in {looked}. Install driver 525 or newer (in a \
-         container: start it with GPU access), or use device=cpu"
+        "no NVIDIA driver: libcuda.so.1 was not found; looked in {looked}. Install driver 525 or newer{} (in a \
+         container: start it with GPU access), or use device=cpu",
+        for_cards(cards)
     )]
-    NoDriver { looked: String },
+    NoDriver {
+        looked: String,
+        /// PCI addresses of the NVIDIA cards that are there all the same.
+        cards: Vec<String>,
+    },
     #[error(
         "the NVIDIA driver {path} is too old: it speaks CUDA {found}, needed is 12.0. Update it to driver 525 \
          or newer, or use device=cpu"
@@ -27,9 +32,15 @@ pub enum CudaError {
     #[error("library {path} has no function {symbol}: it is too old or not the library of that name")]
     NoSymbol { path: String, symbol: &'static str },
     #[error(
-        "device cuda:{ordinal} does not exist: the driver shows {count} GPUs (`nvidia-smi -L` lists them)"
+        "device cuda:{ordinal} does not exist: the driver shows {count} GPUs (`nvidia-smi -L` lists them){}",
+        despite_cards(cards)
     )]
-    NoDevice { ordinal: usize, count: usize },
+    NoDevice {
+        ordinal: usize,
+        count: usize,
+        /// PCI addresses of the NVIDIA cards that are there although the driver shows none.
+        cards: Vec<String>,
+    },
     #[error(
         "{name} has compute capability {major}.{minor}; needed is 8.0 (Ampere) or newer. Use another GPU or device=cpu"
     )]
@@ -46,11 +57,16 @@ pub enum CudaError {
     )]
     OutOfMemory { what: &'static str, needed_mib: usize, free_mib: usize },
     #[error(
+        "{call} ran out of memory on the GPU or of memory that can be page-locked. End other programs (`nvidia-smi`, \
+         `free`), or use a smaller checkpoint or device=cpu"
+    )]
+    NoMemory { call: &'static str },
+    #[error(
         "the GPU was lost in {call}: {name} ({text}). `dmesg | grep -i xid` tells why; restart the program, and if \
          that does not help the machine or `nvidia-smi --gpu-reset`"
     )]
     Lost { call: &'static str, name: String, text: String },
-    #[error("{call} failed: {name} ({text})")]
+    #[error("{call} failed: {name} ({text}). Update the driver, or use device=cpu")]
     Call { call: &'static str, name: String, text: String },
     #[error(
         "cuBLASLt {call} failed with status {status}{shape}. Another version of the library may help: cuda-lib-dir"
@@ -64,8 +80,34 @@ impl CudaError {
         matches!(self, CudaError::Lost { .. })
     }
 
+    /// This machine has no GPU that could be used, so that nobody has to hear of it who did not name one.
+    pub(in crate::backend) fn is_without_gpu(&self) -> bool {
+        match self {
+            CudaError::NoDriver { cards, .. } | CudaError::NoDevice { cards, .. } => cards.is_empty(),
+            _ => false,
+        }
+    }
+
     pub(super) fn is_out_of_memory(&self) -> bool {
-        matches!(self, CudaError::OutOfMemory { .. })
+        matches!(self, CudaError::OutOfMemory { .. } | CudaError::NoMemory { .. })
+    }
+}
+
+fn for_cards(cards: &[String]) -> String {
+    match cards {
+        [] => String::new(),
+        cards => format!(" for the NVIDIA card at PCI address {}", cards.join(", ")),
+    }
+}
+
+fn despite_cards(cards: &[String]) -> String {
+    match cards {
+        [] => String::new(),
+        cards => format!(
+            ". There is an NVIDIA card at PCI address {}: load the driver's kernel module (`modprobe nvidia`; in a \
+             container: start it with GPU access), or use device=cpu",
+            cards.join(", ")
+        ),
     }
 }
 

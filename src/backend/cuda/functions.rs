@@ -132,7 +132,7 @@ impl Stream {
         }
         let runtime = self.context.runtime;
         // SAFETY: a function of the loaded module with the arguments of its source, which are copied before
-        // the call returns; the addresses hold what it reads and writes (see above).
+        // the call returns; the callers' buffers hold what it reads and writes, until the stream has done it.
         let status = unsafe {
             (runtime.driver.launch_kernel)(
                 function,

@@ -108,11 +108,7 @@ impl Launcher {
 
     /// Copies to the device and waits.
     pub fn upload<T: Plain>(&self, to: At<T>, values: &[T]) -> Result<(), CudaError> {
-        let (runtime, bytes) = (self.context.runtime, size_of_val(values));
-        // SAFETY: `values` outlives the copy, which is waited for.
-        let status =
-            unsafe { (runtime.driver.memcpy_to_device)(to.0, values.as_ptr().cast(), bytes, self.main.raw) };
-        runtime.check("cuMemcpyHtoDAsync", status)?;
+        to.upload(&self.main, values)?;
         self.finish()
     }
 
@@ -138,7 +134,8 @@ impl Launcher {
     pub fn copy_out<T: Plain>(&self, to: &Pinned<T>, from: At<T>, len: usize) -> Result<(), CudaError> {
         assert!(len <= to.len(), "a copy beyond page-locked memory");
         let (runtime, bytes) = (self.context.runtime, len * size_of::<T>());
-        // SAFETY: as above; nobody looks before `finish`.
+        // SAFETY: page-locked memory lives as long as the backend, which finishes work before it goes; nobody
+        // looks before `finish`.
         let status = unsafe {
             (runtime.driver.memcpy_to_host)(to.as_ptr().cast_mut().cast(), from.0, bytes, self.main.raw)
         };

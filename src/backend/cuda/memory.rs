@@ -47,6 +47,16 @@ impl<T> At<T> {
 }
 
 impl<T: Plain> At<T> {
+    /// Queues a copy to the device; `values` may go or change at once. Not inside a capture.
+    pub fn upload(self, stream: &Stream, values: &[T]) -> Result<(), CudaError> {
+        let (runtime, from) = (stream.context.runtime, values.as_ptr().cast());
+        // SAFETY: memory that is not page-locked is read before the call returns (cuda.h, "API synchronization
+        // behavior"); the caller's buffer holds as many values.
+        let status =
+            unsafe { (runtime.driver.memcpy_to_device)(self.0, from, size_of_val(values), stream.raw) };
+        runtime.check("cuMemcpyHtoDAsync", status)
+    }
+
     /// Waits for all work of `stream` and copies to the host.
     pub fn download(self, stream: &Stream, len: usize) -> Result<Vec<T>, CudaError> {
         let mut values = vec![T::default(); len];
@@ -104,7 +114,7 @@ impl<T: Plain> Buffer<T> {
 
 impl<T> Drop for Buffer<T> {
     fn drop(&mut self) {
-        let _ = self.context.enter();
+        let _visit = self.context.visit();
         // SAFETY: allocated by `new`; cuMemFree itself waits for queued work that might use it.
         unsafe { (self.context.runtime.driver.mem_free)(self.at.0) };
     }
@@ -129,10 +139,6 @@ impl<T: Plain> Pinned<T> {
         let mut address: *mut c_void = std::ptr::null_mut();
         // SAFETY: writes one address.
         let status = unsafe { (context.runtime.driver.mem_host_alloc)(&mut address, bytes, 0) };
-        if status == sys::OUT_OF_MEMORY {
-            let what = "page-locked host memory";
-            return Err(CudaError::OutOfMemory { what, needed_mib: bytes.div_ceil(1 << 20), free_mib: 0 });
-        }
         context.runtime.check("cuMemHostAlloc", status)?;
         // SAFETY: just allocated with this many bytes, page aligned.
         unsafe { std::ptr::write_bytes(address.cast::<u8>(), 0, bytes) };
@@ -144,8 +150,8 @@ impl<T: Plain> Pinned<T> {
     pub fn copy_in(&self, stream: &Stream, to: At<T>, len: usize) -> Result<(), CudaError> {
         assert!(len <= self.len, "a copy beyond page-locked memory");
         let (runtime, bytes) = (self.context.runtime, len * size_of::<T>());
-        // SAFETY: inside this memory; the owners (`CudaBackend`, `CudaReducer`) wait for their streams before
-        // they free anything.
+        // SAFETY: inside this memory, which its owners (`CudaBackend`, `CudaReducer`, `Arrivals`) free only when
+        // the stream, or an event after the copy, was waited for.
         let status =
             unsafe { (runtime.driver.memcpy_to_device)(to.0, self.address.cast(), bytes, stream.raw) };
         runtime.check("cuMemcpyHtoDAsync", status)
@@ -170,7 +176,7 @@ impl<T> DerefMut for Pinned<T> {
 
 impl<T> Drop for Pinned<T> {
     fn drop(&mut self) {
-        let _ = self.context.enter();
+        let _visit = self.context.visit();
         // SAFETY: allocated by `new`.
         unsafe { (self.context.runtime.driver.mem_free_host)(self.address.cast()) };
     }

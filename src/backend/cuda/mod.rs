@@ -20,6 +20,7 @@
 mod arrivals;
 mod backend;
 mod block;
+mod cards;
 mod compare;
 mod constant;
 mod device;

@@ -25,7 +25,7 @@ use super::arrivals::{Arrivals, Block, Slot};
 use super::device::{Context, Event, Stream};
 use super::functions::Kernels;
 use super::kernels::{PlanesAt, preprocess};
-use super::memory::{At, Buffer, Pinned};
+use super::memory::{At, Buffer};
 use super::runtime::probe;
 use super::sys;
 use crate::backend::DeviceReducer;
@@ -33,8 +33,9 @@ use crate::image::{Image, ImageInfo, PixelFormat, Roi};
 use crate::preprocess::device::{DevicePlan, patch_columns};
 use crate::preprocess::{OnDevice, Reduced, Rule};
 
-/// Geometries whose tables are kept.
-const MOST_PLANS: usize = 64;
+/// Geometries whose tables are kept, some 50 KB each: as many as streams of which `arrivals` has room for two
+/// pictures, since each may look at a zone of its own, and tables made for every picture cost more than they save.
+const MOST_PLANS: usize = 256;
 
 /// Reduces pictures of all streams on one GPU.
 pub struct CudaReducer {
@@ -53,9 +54,8 @@ pub struct CudaReducer {
 
 struct Plan {
     host: DevicePlan,
-    // Dropped in this order: freeing device memory waits for queued work, so for the copy from `_staged`.
+    /// Freeing them waits for queued work.
     words: Buffer<i32>,
-    _staged: Pinned<i32>,
 }
 
 /// A picture between its arrival and the end of its frame.
@@ -122,7 +122,7 @@ impl CudaReducer {
     /// `None` where it is no such, or was prepared.
     pub fn patch_rows(&self, reduced: &Reduced) -> Result<Option<Vec<f32>>, CudaError> {
         let Some(slot) = self.take_slot(reduced) else { return Ok(None) };
-        self.arrivals.context.enter()?;
+        let _visit = self.arrivals.context.visit()?;
         let values = slot.rows().download(&self.stream, self.arrivals.size())?;
         Ok(Some(values.into_iter().map(f16::to_f32).collect()))
     }
@@ -137,6 +137,7 @@ impl CudaReducer {
     ) -> Result<Option<Vec<ReduceTimes>>, CudaError> {
         let mut times = Vec::with_capacity(tries);
         let context = &self.arrivals.context;
+        let _visit = context.visit()?;
         // The first one loads the kernel.
         for i in 0..tries + 1 {
             let mut marks = Vec::with_capacity(3);
@@ -166,7 +167,7 @@ impl CudaReducer {
         roi: Roi,
         mark: &mut dyn FnMut() -> Result<(), CudaError>,
     ) -> Result<Option<Picture>, CudaError> {
-        self.arrivals.context.enter()?;
+        let _visit = self.arrivals.context.visit()?;
         let Some(plan) = self.plan(rule, image.info(), roi)? else { return Ok(None) };
         let Some(slot) = self.arrivals.take_slot() else { return Ok(None) };
         let bytes = plan.host.bytes();
@@ -218,21 +219,23 @@ impl CudaReducer {
             plans.push_back(known.clone());
             return Ok(Some(known));
         }
-        // The error is a roi that is none: the processor tells it.
-        let Ok(Some(host)) = DevicePlan::new(rule, info, roi, self.patch) else { return Ok(None) };
+        // Other streams need not wait for the tables; two of one geometry may both make them.
+        drop(plans);
         if rule.size != self.size {
             return Ok(None);
         }
-        let (context, count) = (&self.arrivals.context, host.words().len());
-        let (words, mut staged) =
-            (Buffer::new(context, "resize tables", count)?, Pinned::new(context, count)?);
-        staged.iter_mut().zip(host.words()).for_each(|(to, word)| *to = word.cast_signed());
-        staged.copy_in(&self.stream, words.at(), count)?;
-        let made = Arc::new(Plan { host, words, _staged: staged });
-        if plans.len() == MOST_PLANS {
-            plans.pop_front();
-        }
+        // The error is a roi that is none: the processor tells it.
+        let Ok(Some(host)) = DevicePlan::new(rule, info, roi, self.patch) else { return Ok(None) };
+        let values: Vec<i32> = host.words().iter().map(|word| word.cast_signed()).collect();
+        let words = Buffer::new(&self.arrivals.context, "resize tables", values.len())?;
+        words.at().upload(&self.stream, &values)?;
+        let made = Arc::new(Plan { host, words });
+        let mut plans = lock(&self.plans);
         plans.push_back(made.clone());
+        let oldest = if plans.len() > MOST_PLANS { plans.pop_front() } else { None };
+        drop(plans);
+        // Its last owner's drop waits for the device.
+        drop(oldest);
         Ok(Some(made))
     }
 }
@@ -276,7 +279,7 @@ impl OnDevice for Picture {
 impl Drop for CudaReducer {
     fn drop(&mut self) {
         // All that reads blocks and plans, before they go.
-        let _ = self.arrivals.context.enter();
+        let _visit = self.arrivals.context.visit();
         let _ = self.stream.synchronize();
     }
 }

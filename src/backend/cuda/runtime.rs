@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
 use super::CudaError;
+use super::cards::{SYSFS, cards};
 use super::error::{LEAST_DRIVER, version};
 use super::images::Image;
 use super::library::{Library, Missing, Wanted};
@@ -58,7 +59,7 @@ impl Runtime {
         let usual = ["/usr/lib/*-linux-gnu", "/usr/lib64", "/usr/lib/wsl/lib", "/run/opengl-driver/lib"];
         let wanted = Wanted { sonames: &["libcuda.so.1"], function: c"cuInit", usual: &usual };
         let library = Library::find(&wanted).map_err(|missing| match missing {
-            Missing::Nowhere(looked) => CudaError::NoDriver { looked },
+            Missing::Nowhere(looked) => CudaError::NoDriver { looked, cards: cards(Path::new(SYSFS)) },
             Missing::Bad(error) => error,
         })?;
         // Before any function that an old driver lacks.
@@ -86,16 +87,18 @@ impl Runtime {
         // SAFETY: 0 is the only flag there is.
         let status = unsafe { (runtime.driver.init)(0) };
         if status == sys::NO_DEVICE {
-            return Err(CudaError::NoDevice { ordinal: 0, count: 0 });
+            return Err(no_device(0, 0));
         }
         runtime.check("cuInit", status)?;
         Ok(runtime)
     }
 
-    /// Everything but out of memory, which [`super::device::Context`] tells with sizes.
+    /// Where a size is known, out of memory is told with it before this.
     pub fn check(&self, call: &'static str, status: c_int) -> Result<(), CudaError> {
-        if status == 0 {
-            return Ok(());
+        match status {
+            0 => return Ok(()),
+            sys::OUT_OF_MEMORY => return Err(CudaError::NoMemory { call }),
+            _ => {}
         }
         let text = |function: unsafe extern "C" fn(c_int, *mut *const c_char) -> c_int| {
             let mut text = std::ptr::null();
@@ -111,6 +114,13 @@ impl Runtime {
             false => Err(CudaError::Call { call, name, text }),
         }
     }
+}
+
+/// Cards that the user hides are none.
+fn no_device(ordinal: usize, count: usize) -> CudaError {
+    let shown = count == 0 && std::env::var_os("CUDA_VISIBLE_DEVICES").is_none();
+    let cards = if shown { cards(Path::new(SYSFS)) } else { Vec::new() };
+    CudaError::NoDevice { ordinal, count, cards }
 }
 
 /// The cuBLASLt that the driver can serve: version 13 needs a driver that speaks CUDA 13.
@@ -150,7 +160,7 @@ pub fn probe(ordinal: usize) -> Result<Gpu, CudaError> {
     runtime.check("cuDeviceGetCount", unsafe { (driver.device_get_count)(&mut count) })?;
     let count = usize::try_from(count).unwrap_or(0);
     if ordinal >= count {
-        return Err(CudaError::NoDevice { ordinal, count });
+        return Err(no_device(ordinal, count));
     }
     let mut device = 0;
     // SAFETY: writes one number.

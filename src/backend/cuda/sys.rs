@@ -61,6 +61,8 @@ functions! {
         primary_ctx_retain: "cuDevicePrimaryCtxRetain"(*mut Raw, c_int);
         primary_ctx_release: "cuDevicePrimaryCtxRelease_v2"(c_int);
         ctx_set_current: "cuCtxSetCurrent"(Raw);
+        ctx_push_current: "cuCtxPushCurrent_v2"(Raw);
+        ctx_pop_current: "cuCtxPopCurrent_v2"(*mut Raw);
         mem_get_info: "cuMemGetInfo_v2"(*mut usize, *mut usize);
         mem_alloc: "cuMemAlloc_v2"(*mut Address, usize);
         mem_free: "cuMemFree_v2"(Address);

@@ -53,7 +53,8 @@
 //! A fault in the checkpoint's configuration, tokenizer, tensor names or shapes, in labels or properties
 //! fails the change to PAUSED with an error message. Weights load in the background (progress messages
 //! `load`); until then async counts windows as dropped (`loading`) and sync waits. Where `device=auto` found
-//! a GPU that cannot be used, or that is lost later, the CPU takes over: one warning message, no window lost.
+//! a GPU that cannot be used, or that is lost later, the CPU takes over, with one warning message, and scores
+//! again the windows that were in work; what async drops until its weights are loaded is counted.
 //!
 //! Since: 0.1
 
