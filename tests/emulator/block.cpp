@@ -3,7 +3,9 @@
 // Thread order is a choice of the device, so XCLIP_EMULATED_ORDER=reverse turns it round: blocks, warps and
 // lanes then run from the last to the first, and a result that depended on the order differs.
 #include "emulated.hpp"
+#include "immortal.hpp"
 
+#include <array>
 #include <csetjmp>
 #include <csignal>
 #include <cstdio>
@@ -104,7 +106,7 @@ struct Warp {
     uint32_t mask, arrived;
 };
 
-Fiber fibers[MOST_THREADS];
+auto& fibers = immortal<std::array<Fiber, MOST_THREADS>>();
 Warp warps[MOST_THREADS / WARP];
 Context scheduler;
 Fiber* current;
@@ -116,7 +118,7 @@ void (*entry_kernel)(void*);
 void* entry_context;
 sigjmp_buf escape;
 volatile sig_atomic_t running;
-std::string message;
+auto& message = immortal<std::string>();
 
 void entry() {
     for (;;) {

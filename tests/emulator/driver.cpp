@@ -10,6 +10,7 @@
 //                              lost:N (the N-th kernel that runs meets an uncorrectable ECC error);
 //                              no-image (modules do not load)
 #include "emulated.hpp"
+#include "immortal.hpp"
 #include "kernels.hpp"
 #include "memory.hpp"
 #include "work.hpp"
@@ -42,12 +43,12 @@ constexpr unsigned OPT_IN_SHARED = 99 << 10;
 
 bool initialized;
 int capability = 90;
-std::string fault_asked;
+auto& fault_asked = immortal<std::string>();
 long long kernels_until_lost = -1;
 // Of this thread, the current one last.
 thread_local std::vector<void*> contexts;
-std::map<Function*, std::unique_ptr<Function>> functions;
-std::map<std::string, long long> runs;
+auto& functions = immortal<std::map<Function*, std::unique_ptr<Function>>>();
+auto& runs = immortal<std::map<std::string, long long>>();
 
 // The lock, and what every call but a few begins with.
 struct Call {

@@ -1,6 +1,7 @@
 #include "kernels.hpp"
 
 #include "emulated.hpp"
+#include "immortal.hpp"
 
 // Written by build.sh: an #include of every kernels/*.cu, and KERNELS(X) with X(name, most threads) for each.
 #include "kernels.inc"
@@ -35,7 +36,7 @@ Kernel entry(const char* name, unsigned most_threads, void (*kernel)(Parameters.
 
 const Kernel* find_kernel(const std::string& name) {
 #define ENTRY(name, most_threads) entry(#name, most_threads, name),
-    static const std::vector<Kernel> kernels = {KERNELS(ENTRY)};
+    static const auto& kernels = immortal<std::vector<Kernel>>({KERNELS(ENTRY)});
 #undef ENTRY
     for (const Kernel& kernel : kernels) {
         if (name == kernel.name) return &kernel;

@@ -1,4 +1,5 @@
 #include "memory.hpp"
+#include "immortal.hpp"
 
 #include <cstdio>
 #include <cstdlib>
@@ -18,8 +19,8 @@ struct Allocation {
     char *pages, *pages_end;
 };
 
-std::map<char*, Allocation> live;
-std::map<char*, size_t> pinned;
+auto& live = immortal<std::map<char*, Allocation>>();
+auto& pinned = immortal<std::map<char*, size_t>>();
 char *next_page, *addresses_end;
 size_t limit = (size_t)6 << 30, used;
 

@@ -1,4 +1,5 @@
 #include "work.hpp"
+#include "immortal.hpp"
 
 #include <algorithm>
 #include <chrono>
@@ -8,8 +9,8 @@
 namespace emulated {
 namespace {
 
-std::set<Stream*> streams;
-std::set<std::shared_ptr<Capture>> captures;
+auto& streams = immortal<std::set<Stream*>>();
+auto& captures = immortal<std::set<std::shared_ptr<Capture>>>();
 Status final_status = SUCCESS;
 
 double now() {
