@@ -8,9 +8,9 @@ mod promises;
 use std::path::PathBuf;
 use std::process::Command;
 
-use cuda_device::{device, root};
+use cuda_device::{device, root, runs};
 use gstxclip::backend::cpu::Isa;
-use gstxclip::backend::cuda::CudaBackend;
+use gstxclip::backend::cuda::{CudaBackend, Placement};
 use gstxclip::backend::{Backend, BackendError, ClipFeatures, Precision, TextFeatures};
 use gstxclip::command::{bench::subject, verify};
 use gstxclip::model::{Config, Heads, recipe};
@@ -31,11 +31,12 @@ fn load(config: &Config) -> CudaBackend {
 }
 
 /// Stage by stage, the same body as the CPU's (tests/golden_vectors.rs).
-fn verify(name: &str) -> Option<String> {
+fn verify(name: &str, placement: impl Into<Placement>) -> Option<String> {
     device()?;
     let (config, mut report) = (config(name), Vec::new());
     let file = golden(name).join("golden.safetensors");
-    let passed = verify::check(&mut load(&config), &config, &file, Precision::F16, &mut report).unwrap();
+    let mut backend = subject::synthetic_cuda(&config, placement).unwrap();
+    let passed = verify::check(&mut backend, &config, &file, Precision::F16, &mut report).unwrap();
     let report = String::from_utf8(report).unwrap();
     println!("{report}");
     assert!(passed, "{report}");
@@ -45,18 +46,26 @@ fn verify(name: &str) -> Option<String> {
 
 #[test]
 fn small_holds() {
-    verify("small");
+    verify("small", 0);
+}
+
+/// Window by window where the cache would hold them all.
+#[test]
+fn small_and_base_patch32_hold_in_parts_of_one_window() {
+    for name in ["small", "base-patch32"] {
+        verify(name, Placement { ordinal: 0, micro: Some(1) });
+    }
 }
 
 /// One frame, one layer, heads of 96.
 #[test]
 fn single_holds() {
-    verify("single");
+    verify("single", 0);
 }
 
 #[test]
 fn base_patch32_holds() {
-    let Some(report) = verify("base-patch32") else { return };
+    let Some(report) = verify("base-patch32", 0) else { return };
     let column = |stage: &str, column: usize| -> f64 {
         let line = report.lines().find(|line| line.split_whitespace().next() == Some(stage)).unwrap();
         line.split_whitespace().nth(column).unwrap().parse().unwrap()
@@ -292,6 +301,41 @@ fn two_backends_on_one_device_do_not_disturb_each_other() {
         assert_eq!(thread.join().unwrap(), alone);
     }
     assert_eq!(last, other_alone);
+}
+
+/// A sum that is split stays f32 until its parts are together.
+#[test]
+fn no_part_of_a_sum_is_rounded_to_f16() {
+    if device().is_none() {
+        return;
+    }
+    let config = config("small");
+    answers(&config, &mut load(&config));
+    // The emulated cuBLASLt splits every long sum, in the worst way that it is left.
+    assert_eq!(runs("sum rounded to f16").unwrap_or(0), 0);
+}
+
+/// The device's context outlives its last user, since cuBLASLt keeps in it what it loaded.
+#[test]
+fn a_backend_opens_again_after_the_last_one_went() {
+    const CHILD: &str = "XCLIP_TEST_AGAIN";
+    if device().is_none() {
+        return;
+    }
+    if std::env::var_os(CHILD).is_some() {
+        let config = config("small");
+        let first = answers(&config, &mut load(&config));
+        assert_eq!(answers(&config, &mut load(&config)), first);
+        return;
+    }
+    // In a process where no other test has a backend meanwhile.
+    let child = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "a_backend_opens_again_after_the_last_one_went"])
+        .env(CHILD, "1")
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&child.stdout);
+    assert!(child.status.success() && said.contains("1 passed"), "{said}");
 }
 
 /// Blocks, lanes and independent nodes of a graph from last to first: what they give must not depend on it.

@@ -7,7 +7,7 @@ mod cuda_device;
 use std::process::{Command, Output};
 use std::sync::{Arc, Mutex};
 
-use cuda_device::{device, root};
+use cuda_device::{device, root, say};
 use gstxclip::backend::{Device, Precision};
 use gstxclip::engine::{Dropped, Engine, Frame, Job, Prompts, Spec};
 use gstxclip::model::{Heads, generate, recipe};
@@ -98,6 +98,7 @@ fn streams_with_labels_that_change_do_not_disturb_each_other() {
 /// This test again, in a process where the device is lost at its N-th kernel. None without an emulated one.
 fn with_lost_device(test: &str, device_name: &str) -> Option<Output> {
     if !device()?.is_emulated() {
+        say(&format!("SKIPPED {test}: only an emulated device dies on demand"));
         return None;
     }
     let child = Command::new(std::env::current_exe().unwrap())

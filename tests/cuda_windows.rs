@@ -4,11 +4,11 @@
 mod cuda_device;
 
 use cuda_device::{device, root};
-use gstxclip::backend::cuda::CudaBackend;
-use gstxclip::backend::{Backend, BackendError, ClipFeatures, Prepared, TextFeatures};
-use gstxclip::command::bench::subject;
+use gstxclip::backend::cuda::{CudaBackend, Placement};
+use gstxclip::backend::{Backend, BackendError, ClipFeatures, Device, Precision, Prepared, TextFeatures};
+use gstxclip::command::bench::{self, subject};
 use gstxclip::image::{Image, ImageInfo, Matrix, PixelFormat, Plane, Range, Roi};
-use gstxclip::model::{Config, Heads, recipe};
+use gstxclip::model::{Config, Heads, generate, recipe};
 use gstxclip::preprocess::{Geometry, Reduced, Rule};
 
 /// Products of another size may add up in another order, in f32, and are rounded to f16: logits are about 20.
@@ -21,10 +21,14 @@ struct Bench {
 }
 
 fn open(prompts: usize) -> Option<Bench> {
+    open_on(0, prompts)
+}
+
+fn open_on(placement: impl Into<Placement>, prompts: usize) -> Option<Bench> {
     device()?;
     let json = std::fs::read(root().join("tests/golden/small/config.json")).unwrap();
     let config = Config::parse("config.json", &json, Heads::Hf).unwrap();
-    let mut backend = subject::synthetic_cuda(&config, 0).unwrap();
+    let mut backend = subject::synthetic_cuda(&config, placement).unwrap();
     let texts = backend.encode_text(&subject::prompts(&config, prompts, 8)).unwrap();
     Some(Bench { config, backend, texts })
 }
@@ -95,6 +99,72 @@ fn windows_of_a_batch_do_not_see_each_other() {
         assert!(near(&together[window], &alone[0]), "{window}: {:?} {:?}", together[window], alone[0]);
     }
     assert!(!near(&together[0][..1], &together[4][..1]), "other frames, same label: {together:?}");
+}
+
+#[test]
+fn a_batch_in_parts_of_any_size_is_one_launch_with_the_same_results() {
+    let Some(mut whole) = open(6) else { return };
+    let (count, texts) = (7, whole.texts.clone());
+    assert!(whole.backend.micro() > count, "the small model's windows fit the cache together");
+    let states = whole.windows(count);
+    let expected = whole.score(&states, &vec![&texts[..]; count]);
+    for micro in [1, 3] {
+        let mut parts = open_on(Placement { ordinal: 0, micro: Some(micro) }, 6).unwrap();
+        assert_eq!(parts.backend.micro(), micro);
+        // Eager, captured, replayed.
+        for round in 0..3 {
+            let states = parts.windows(count);
+            let before = parts.backend.launches();
+            let found = parts.score(&states, &vec![&texts[..]; count]);
+            assert!(found.iter().zip(&expected).all(|(a, b)| near(a, b)), "{micro}: {found:?} {expected:?}");
+            let launches = parts.backend.launches() - before;
+            assert!(round < 2 || launches == 2, "{micro}: {launches} launches to encode and compare");
+        }
+    }
+}
+
+#[test]
+fn the_bench_times_batches_as_sequences_and_counts_their_launches() {
+    let Some(_) = device() else { return };
+    let dir = tempfile::tempdir().unwrap();
+    generate(&root().join("tests/golden/small/config.json"), dir.path(), &mut |_, _| {}).unwrap();
+    let options = bench::Options {
+        source: bench::Source::Checkpoint(dir.path().to_str().unwrap().into()),
+        heads: Heads::Hf,
+        device: Device::Cuda(0),
+        precisions: vec![Precision::Auto],
+        threads: 1,
+        windows: 3,
+        rounds: 1,
+        prompts: 4,
+        micro: Some(2),
+        json: true,
+    };
+    let mut out = Vec::new();
+    bench::run(&options, &mut out).unwrap();
+    let report: serde_json::Value = serde_json::from_slice(&out).unwrap();
+    let number = |path: &str| report.pointer(path).and_then(|v| v.as_f64()).unwrap_or(f64::NAN);
+    assert_eq!(
+        (number("/micro"), number("/launches_per_batch"), number("/launches_all_new")),
+        (2.0, 3.0, 3.0)
+    );
+    assert_eq!(report["logits"].as_array().unwrap().len(), 4);
+    for stage in [
+        "prepare, 3 frames",
+        "prepare, 12 frames",
+        "encode",
+        "compare",
+        "windows, one frame of each new",
+        "windows, all frames new",
+    ] {
+        let row = report["stages"].as_array().unwrap().iter().find(|row| row["stage"] == stage);
+        let row = row.unwrap_or_else(|| panic!("no row `{stage}` in {report}"));
+        let (median, of_product) = (&row["device_ms"]["median"], &row["of_product"]);
+        assert!(median.as_f64().unwrap() > 0.0 && of_product.as_f64().unwrap() > 0.0, "{row}");
+    }
+    let on_cpu = bench::Options { device: Device::Cpu, ..options };
+    let error = bench::run(&on_cpu, &mut Vec::new()).unwrap_err().to_string();
+    assert!(error.contains("--micro") && error.contains("--device cuda:0"), "{error}");
 }
 
 /// Slots and page-locked memory come back while the device has still to read them.

@@ -65,11 +65,14 @@ pub struct Bench {
     /// Labels in `text` and `compare`
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub prompts: u32,
+    /// GPU only: windows that pass the blocks together; as many as its L2 cache holds, if not given
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=64))]
+    pub micro: Option<u32>,
     /// Print JSON instead of a table
     #[arg(long)]
     pub json: bool,
     /// Answer `window`, `hop` or `text` per line of stdin with a line of JSON, to be timed in turns with others
-    #[arg(long, conflicts_with_all = ["json", "rounds"])]
+    #[arg(long, conflicts_with_all = ["json", "rounds", "micro"])]
     pub interactive: bool,
 }
 
@@ -84,6 +87,7 @@ impl Bench {
             windows: self.windows as usize,
             rounds: self.rounds as usize,
             prompts: self.prompts as usize,
+            micro: self.micro.map(|micro| micro as usize),
             json: self.json,
         };
         let mut out = io::stdout().lock();

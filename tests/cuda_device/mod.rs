@@ -37,7 +37,7 @@ pub fn device() -> Option<&'static Gpu> {
     }
 }
 
-/// How often a kernel ran on the emulated device; none on another.
+/// How often a kernel ran on the emulated device, or something it notes happened; none on another.
 pub fn runs(kernel: &str) -> Option<i64> {
     if !device()?.is_emulated() {
         return None;

@@ -37,7 +37,7 @@ flags=(-std=c++17 -O2 -g1 -fPIC -fvisibility=hidden -U_FORTIFY_SOURCE -Wall -Wex
 # A misaligned access is an error on the device: a trap says so.
 strict=(-fsanitize=alignment -fsanitize-undefined-trap-on-error)
 compile() { "$compiler" "${flags[@]}" "$@"; }
-for unit in kernels collectives block memory work driver; do
+for unit in kernels collectives block memory work images names driver; do
     extra=()
     if [ "$unit" = kernels ]; then extra=("${strict[@]}"); fi
     compile "${extra[@]}" -c "$here/$unit.cpp" -o "$work/$unit.o"

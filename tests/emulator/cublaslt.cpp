@@ -1,6 +1,8 @@
 // cuBLASLt as the backend uses it: D = alpha·op(A)·op(B) + beta·C (+ bias), column-major, f16 in, f32 sums, f16 or
 // f32 out. Stricter than the library where it is vague: an algorithm is good for the product it was asked for
-// and for pointers as aligned as the preference said; its workspace is overwritten.
+// and for pointers as aligned as the preference said, or as the bias was then; its workspace is overwritten. Sums
+// are split, and their parts come together in the worst of the ways that the preference leaves open. The library does
+// not outlive a context, and takes memory for its kernels at the first product.
 #include "half.hpp"
 #include "work.hpp"
 
@@ -23,14 +25,20 @@ using emulated::Status;
 EXPORT int emulated_enqueue(void* stream, Act act);
 EXPORT bool emulated_is_device(const void* from, size_t bytes);
 EXPORT int emulated_check_guards(const char* what);
+EXPORT bool emulated_lost_a_context();
+EXPORT bool emulated_reserve(size_t bytes);
+EXPORT size_t emulated_memory();
+EXPORT void emulated_note(const char* what);
 
 namespace {
 
 // cublasStatus_t, cudaDataType_t, cublasComputeType_t, cublasLtEpilogue_t
-enum { OK = 0, NOT_INITIALIZED = 1, INVALID = 7, EXECUTION_FAILED = 13, NOT_SUPPORTED = 15 };
+enum { OK = 0, NOT_INITIALIZED = 1, ALLOC_FAILED = 3, INVALID = 7, EXECUTION_FAILED = 13, NOT_SUPPORTED = 15 };
 enum { F32 = 0, F16 = 2 };
 enum { COMPUTE_F32 = 68 };
 enum { EPILOGUE_DEFAULT = 1, EPILOGUE_BIAS = 4 };
+// cublasLtReductionScheme_t: where parts of a sum are kept in the output's type.
+enum { INPLACE = 1, OUTPUT_TYPE = 4, ANY_SCHEME = 7 };
 
 struct Layout {
     int type;
@@ -46,6 +54,7 @@ struct Desc {
 
 struct Preference {
     uint64_t workspace = 0;
+    uint32_t schemes = ANY_SCHEME;
     uint32_t aligned[4] = {256, 256, 256, 256};
 };
 
@@ -53,6 +62,9 @@ struct Preference {
 struct Algorithm {
     uint64_t product, workspace;
     uint32_t aligned[4];
+    uint32_t bias_aligned;
+    // Whether parts of sums are rounded to f16.
+    uint32_t rounds;
 };
 
 struct Heuristic {
@@ -64,6 +76,14 @@ struct Heuristic {
 };
 
 constexpr uint64_t WORKSPACE = 1 << 20;
+// Of a sum; so many products make a part.
+constexpr size_t PART = 64, WHOLE = 512;
+
+uint32_t alignment_of(uint64_t address) {
+    uint32_t aligned = 1;
+    while (aligned < 256 && address % (2 * aligned) == 0) aligned *= 2;
+    return aligned;
+}
 
 uint64_t mix(uint64_t hash, uint64_t value) { return (hash ^ value) * 0x100000001b3 + 0x9e3779b9; }
 
@@ -128,6 +148,7 @@ struct Product {
     void* d_at;
     float alpha, beta;
     void* workspace;
+    bool rounds;
 };
 
 // `layout`'s matrix as floats with k along memory: [other][k].
@@ -180,7 +201,8 @@ Status run(const Product& p) {
 
     // op(A)[row][k] and op(B)[column][k].
     std::vector<float> a = unpack(p.a_at, p.a, p.desc.op_a == 0), b = unpack(p.b_at, p.b, p.desc.op_b != 0);
-    const size_t DEPTH = 512;
+    const size_t DEPTH = p.rounds ? PART : WHOLE;
+    if (p.rounds && k > DEPTH) emulated_note("sum rounded to f16");
     auto* panel = static_cast<float*>(aligned_alloc(64, DEPTH * TALL * sizeof(float)));
     alignas(64) float sums[WIDE * TALL];
     std::vector<float> all(n * TALL);
@@ -198,7 +220,11 @@ Status run(const Product& p) {
                 for (size_t j = 0; j < WIDE; j++) columns[j] = &b[std::min(column + j, n - 1) * k + from];
                 tile(panel, columns, depth, sums);
                 for (size_t j = 0; j < std::min(WIDE, n - column); j++) {
-                    for (size_t i = 0; i < TALL; i++) all[(column + j) * TALL + i] += sums[j * TALL + i];
+                    for (size_t i = 0; i < TALL; i++) {
+                        float& sum = all[(column + j) * TALL + i];
+                        sum += sums[j * TALL + i];
+                        if (p.rounds) sum = emulated::half_to_float(emulated::float_to_half(sum));
+                    }
                 }
             }
         }
@@ -214,6 +240,8 @@ Status run(const Product& p) {
 
 EXPORT size_t cublasLtGetVersion() { return 120000; }
 EXPORT int cublasLtCreate(void** handle) {
+    // Nothing promises that what the library keeps outlives the context it was made in.
+    if (emulated_lost_a_context()) return NOT_INITIALIZED;
     *handle = new int(0);
     return OK;
 }
@@ -267,6 +295,8 @@ EXPORT int cublasLtMatmulPreferenceSetAttribute(void* preference, int attribute,
     auto* to = static_cast<Preference*>(preference);
     if (attribute == 1 && bytes == 8) {
         memcpy(&to->workspace, value, 8);
+    } else if (attribute == 3 && bytes == 4) {
+        memcpy(&to->schemes, value, 4);
     } else if (attribute >= 5 && attribute <= 8 && bytes == 4) {
         memcpy(&to->aligned[attribute - 5], value, 4);
     } else {
@@ -285,7 +315,8 @@ EXPORT int cublasLtMatmulAlgoGetHeuristic(void*, void* desc, void* a, void* b, v
     const auto& wish = *static_cast<Preference*>(preference);
     // Without alignments to 2 bytes at least, or working memory, nothing fits here.
     if (!is_supported(asked, la, lb, lc, ld) || wish.workspace < WORKSPACE) return NOT_SUPPORTED;
-    Algorithm algorithm{product_of(asked, la, lb, lc, ld), WORKSPACE, {}};
+    const bool rounds = ld.type == F16 && (wish.schemes & (INPLACE | OUTPUT_TYPE)) != 0;
+    Algorithm algorithm{product_of(asked, la, lb, lc, ld), WORKSPACE, {}, alignment_of(asked.bias), rounds};
     memcpy(algorithm.aligned, wish.aligned, sizeof wish.aligned);
     memset(results, 0, sizeof *results);
     memcpy(results->algorithm, &algorithm, sizeof algorithm);
@@ -309,7 +340,8 @@ EXPORT int cublasLtMatmul(void*, void* desc, const void* alpha, const void* a_at
                     d_at,
                     *static_cast<const float*>(alpha),
                     *static_cast<const float*>(beta),
-                    workspace};
+                    workspace,
+                    false};
     if (!is_supported(product.desc, product.a, product.b, product.c, product.d)) return NOT_SUPPORTED;
     // Without one the library would ask its heuristic at every call.
     if (algorithm == nullptr) return INVALID;
@@ -320,6 +352,11 @@ EXPORT int cublasLtMatmul(void*, void* desc, const void* alpha, const void* a_at
     for (int i = 0; i < 4; i++) {
         if ((uintptr_t)pointers[i] % chosen.aligned[i] != 0) return INVALID;
     }
+    if (product.desc.bias % chosen.bias_aligned != 0) return INVALID;
+    product.rounds = chosen.rounds != 0;
+    // Code is loaded when it is first needed.
+    static const bool loaded = emulated_reserve(emulated_memory() / 32);
+    if (!loaded) return ALLOC_FAILED;
     if (workspace_bytes < chosen.workspace || (uintptr_t)workspace % 256 != 0) return INVALID;
     int status = emulated_enqueue(stream, [product] { return run(product); });
     return status == 0 ? OK : EXECUTION_FAILED;

@@ -8,8 +8,9 @@
 //   XCLIP_EMULATED_ORDER       reverse: see block.cpp and work.hpp
 //   XCLIP_EMULATED_FAULT       one of: no-device; old-driver (speaks CUDA 11.4);
 //                              lost:N (the N-th kernel that runs meets an uncorrectable ECC error);
-//                              no-image (modules do not load)
+//                              no-image (modules do not load); init:N (cuInit returns N)
 #include "emulated.hpp"
+#include "images.hpp"
 #include "immortal.hpp"
 #include "kernels.hpp"
 #include "memory.hpp"
@@ -37,9 +38,19 @@ struct Function {
 
 struct Graph {
     std::shared_ptr<const Nodes> nodes;
+    // Of the device, for an executable one.
+    size_t bytes = 0;
 };
 
 constexpr unsigned OPT_IN_SHARED = 99 << 10;
+
+// The primary context: made by the first who retains it, destroyed when the last one releases it.
+struct Context {
+    unsigned users = 0;
+};
+auto& contexts_made = immortal<std::vector<std::unique_ptr<Context>>>();
+Context* primary() { return contexts_made.empty() ? nullptr : contexts_made.back().get(); }
+bool is_alive(const void* context) { return context == primary() && primary() != nullptr && primary()->users > 0; }
 
 bool initialized;
 int capability = 90;
@@ -55,7 +66,8 @@ struct Call {
     std::lock_guard<std::recursive_mutex> guard{device_lock()};
     Status status = initialized ? lost() : NOT_INITIALIZED;
     Call() {
-        if (status == SUCCESS && (contexts.empty() || contexts.back() == nullptr)) status = INVALID_CONTEXT;
+        if (status == SUCCESS && contexts.empty()) status = INVALID_CONTEXT;
+        if (status == SUCCESS && !is_alive(contexts.back())) status = CONTEXT_IS_DESTROYED;
     }
 };
 #define BEGIN               \
@@ -102,90 +114,6 @@ Status copy(void* to, const void* from, size_t bytes, bool device_to, bool devic
     return SUCCESS;
 }
 
-// Whether the driver would find code for this device in it. A cubin's flags name its chip; PTX is compiled.
-Status fits(const std::string& image) {
-    if (image.compare(0, 4, "\x7f" "ELF") != 0) {
-        return image.find(".version") != std::string::npos ? SUCCESS : INVALID_IMAGE;
-    }
-    uint32_t flags;
-    memcpy(&flags, image.data() + 48, sizeof flags);
-    // Up to ELF ABI 7 the low byte, from 8 on the one above.
-    int chip = (unsigned char)image[8] >= 8 ? flags >> 8 & 0xff : flags & 0xff;
-    return chip / 10 == capability / 10 && chip <= capability ? SUCCESS : NO_BINARY_FOR_GPU;
-}
-
-// The bytes of an ELF file by its section headers, of PTX by its end.
-std::string image_at(const void* data) {
-    const char* from = static_cast<const char*>(data);
-    if (memcmp(from, "\x7f" "ELF", 4) != 0) return from;
-    uint64_t headers, end = 64;
-    uint16_t size, count;
-    memcpy(&headers, from + 40, 8);
-    memcpy(&size, from + 58, 2);
-    memcpy(&count, from + 60, 2);
-    end = headers + (uint64_t)size * count;
-    for (unsigned i = 0; i < count; i++) {
-        const char* header = from + headers + (uint64_t)i * size;
-        uint32_t type;
-        uint64_t offset, bytes;
-        memcpy(&type, header + 4, 4);
-        memcpy(&offset, header + 24, 8);
-        memcpy(&bytes, header + 32, 8);
-        if (type != 8 && offset + bytes > end) end = offset + bytes;
-    }
-    return std::string(from, end);
-}
-
-bool has_kernel(const std::string& image, const std::string& name) {
-    if (image.compare(0, 4, "\x7f" "ELF") != 0) return image.find(".entry " + name + "(") != std::string::npos;
-    std::string symbol(1, '\0');
-    symbol += name;
-    symbol += '\0';
-    return image.find(symbol) != std::string::npos;
-}
-
-struct Named {
-    int status;
-    const char *name, *text;
-};
-const Named NAMES[] = {
-    {SUCCESS, "CUDA_SUCCESS", "no error"},
-    {INVALID_VALUE, "CUDA_ERROR_INVALID_VALUE", "invalid argument"},
-    {OUT_OF_MEMORY, "CUDA_ERROR_OUT_OF_MEMORY", "out of memory"},
-    {NOT_INITIALIZED, "CUDA_ERROR_NOT_INITIALIZED", "initialization error"},
-    {NO_DEVICE, "CUDA_ERROR_NO_DEVICE", "no CUDA-capable device is detected"},
-    {INVALID_DEVICE, "CUDA_ERROR_INVALID_DEVICE", "invalid device ordinal"},
-    {INVALID_IMAGE, "CUDA_ERROR_INVALID_IMAGE", "device kernel image is invalid"},
-    {INVALID_CONTEXT, "CUDA_ERROR_INVALID_CONTEXT", "invalid device context"},
-    {NO_BINARY_FOR_GPU, "CUDA_ERROR_NO_BINARY_FOR_GPU", "no kernel image is available for execution on the device"},
-    {ECC_UNCORRECTABLE, "CUDA_ERROR_ECC_UNCORRECTABLE", "uncorrectable ECC error encountered"},
-    {INVALID_HANDLE, "CUDA_ERROR_INVALID_HANDLE", "invalid resource handle"},
-    {NOT_FOUND, "CUDA_ERROR_NOT_FOUND", "named symbol not found"},
-    {NOT_READY, "CUDA_ERROR_NOT_READY", "device not ready"},
-    {ILLEGAL_ADDRESS, "CUDA_ERROR_ILLEGAL_ADDRESS", "an illegal memory access was encountered"},
-    {LAUNCH_OUT_OF_RESOURCES, "CUDA_ERROR_LAUNCH_OUT_OF_RESOURCES", "too many resources requested for launch"},
-    {MISALIGNED_ADDRESS, "CUDA_ERROR_MISALIGNED_ADDRESS", "misaligned address"},
-    {LAUNCH_FAILED, "CUDA_ERROR_LAUNCH_FAILED", "unspecified launch failure"},
-    {CAPTURE_UNSUPPORTED, "CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED", "operation not permitted when stream is capturing"},
-    {CAPTURE_INVALIDATED, "CUDA_ERROR_STREAM_CAPTURE_INVALIDATED", "operation failed due to a previous error during capture"},
-    {CAPTURE_UNMATCHED, "CUDA_ERROR_STREAM_CAPTURE_UNMATCHED", "capture was not initiated in this stream"},
-    {CAPTURE_UNJOINED, "CUDA_ERROR_STREAM_CAPTURE_UNJOINED", "capturing stream has unjoined work"},
-    {CAPTURE_ISOLATION, "CUDA_ERROR_STREAM_CAPTURE_ISOLATION", "dependency created on uncaptured work in another stream"},
-    {CAPTURED_EVENT, "CUDA_ERROR_CAPTURED_EVENT", "operation not permitted on an event last recorded in a capturing stream"},
-    {CAPTURE_WRONG_THREAD, "CUDA_ERROR_STREAM_CAPTURE_WRONG_THREAD", "attempt to terminate a thread-local capture sequence from another thread"},
-};
-
-int describe(int status, const char** out, const char* Named::*which) {
-    for (const Named& named : NAMES) {
-        if (named.status == status) {
-            *out = named.*which;
-            return SUCCESS;
-        }
-    }
-    *out = nullptr;
-    return INVALID_VALUE;
-}
-
 }  // namespace
 
 // For libcublasLt.so.12.
@@ -200,7 +128,23 @@ EXPORT int emulated_check_guards(const char* what) {
     return beside.empty() ? SUCCESS : say(ILLEGAL_ADDRESS, what, beside.c_str());
 }
 
-// For tests: how often a kernel ran.
+// Whether a context was destroyed since the program began.
+EXPORT bool emulated_lost_a_context() {
+    std::lock_guard<std::recursive_mutex> guard(device_lock());
+    return contexts_made.size() > 1 || (primary() != nullptr && primary()->users == 0);
+}
+// Device memory for a library's own needs.
+EXPORT bool emulated_reserve(size_t bytes) {
+    std::lock_guard<std::recursive_mutex> guard(device_lock());
+    return reserve(bytes);
+}
+EXPORT size_t emulated_memory() { return memory_limit(); }
+EXPORT void emulated_note(const char* what) {
+    std::lock_guard<std::recursive_mutex> guard(device_lock());
+    runs[what]++;
+}
+
+// For tests: how often a kernel ran, or what was noted happened.
 EXPORT long long emulated_runs(const char* kernel) {
     std::lock_guard<std::recursive_mutex> guard(device_lock());
     auto found = runs.find(kernel);
@@ -213,6 +157,7 @@ EXPORT int cuInit(unsigned flags) {
     auto variable = [](const char* name) { return std::string(getenv(name) != nullptr ? getenv(name) : ""); };
     fault_asked = variable("XCLIP_EMULATED_FAULT");
     if (fault_asked == "no-device") return NO_DEVICE;
+    if (fault_asked.compare(0, 5, "init:") == 0) return atoi(fault_asked.c_str() + 5);
     if (!initialized) {
         std::string memory = variable("XCLIP_EMULATED_MEMORY"), chip = variable("XCLIP_EMULATED_CAPABILITY");
         if (!memory.empty()) set_memory_limit((size_t)atoll(memory.c_str()) << 20);
@@ -228,9 +173,6 @@ EXPORT int cuDriverGetVersion(int* version) {
     *version = fault == "old-driver" ? 11040 : 12000;
     return SUCCESS;
 }
-
-EXPORT int cuGetErrorName(int status, const char** out) { return describe(status, out, &Named::name); }
-EXPORT int cuGetErrorString(int status, const char** out) { return describe(status, out, &Named::text); }
 
 EXPORT int cuDeviceGetCount(int* count) {
     if (!initialized) return NOT_INITIALIZED;
@@ -284,18 +226,29 @@ EXPORT int cuDevicePrimaryCtxRetain(void** context, int device) {
     if (!initialized) return NOT_INITIALIZED;
     if (device != 0) return INVALID_DEVICE;
     if (lost() != SUCCESS) return lost();
-    static int primary;
-    *context = &primary;
+    if (primary() == nullptr || primary()->users == 0) contexts_made.push_back(std::make_unique<Context>());
+    primary()->users++;
+    *context = primary();
     return SUCCESS;
 }
-EXPORT int cuDevicePrimaryCtxRelease_v2(int device) { return device == 0 ? SUCCESS : INVALID_DEVICE; }
+EXPORT int cuDevicePrimaryCtxRelease_v2(int device) {
+    std::lock_guard<std::recursive_mutex> guard(device_lock());
+    if (device != 0) return INVALID_DEVICE;
+    if (primary() == nullptr || primary()->users == 0) return INVALID_CONTEXT;
+    primary()->users--;
+    return SUCCESS;
+}
 EXPORT int cuCtxSetCurrent(void* context) {
+    std::lock_guard<std::recursive_mutex> guard(device_lock());
+    if (context != nullptr && !is_alive(context)) return CONTEXT_IS_DESTROYED;
     if (!contexts.empty()) contexts.pop_back();
     if (context != nullptr) contexts.push_back(context);
     return lost();
 }
 EXPORT int cuCtxPushCurrent_v2(void* context) {
+    std::lock_guard<std::recursive_mutex> guard(device_lock());
     if (context == nullptr) return INVALID_CONTEXT;
+    if (!is_alive(context)) return CONTEXT_IS_DESTROYED;
     contexts.push_back(context);
     return SUCCESS;
 }
@@ -354,12 +307,8 @@ EXPORT int cuMemcpyHtoDAsync_v2(uint64_t to, const void* from, size_t bytes, voi
     STREAM(in, stream);
     void* target = (void*)to;
     if (!is_device(target, bytes)) return INVALID_VALUE;
-    if (is_pinned(from, bytes) || in->capture != nullptr) {
-        return enqueue(in, [=] { return copy(target, from, bytes, true, false); });
-    }
-    // Memory that may be paged out is read before the call returns.
-    auto staged = std::make_shared<std::string>(static_cast<const char*>(from), bytes);
-    return enqueue(in, [=] { return copy(target, staged->data(), bytes, true, false); });
+    // Also memory that may be paged out is read when its turn comes: the call may return before, says cuda.h.
+    return enqueue(in, [=] { return copy(target, from, bytes, true, false); });
 }
 
 EXPORT int cuMemcpyDtoHAsync_v2(void* to, uint64_t from, size_t bytes, void* stream) {
@@ -429,7 +378,7 @@ EXPORT int cuStreamEndCapture(void* stream, void** graph) {
     *graph = nullptr;
     auto nodes = std::make_shared<Nodes>();
     if (Status status = end_capture(in, *nodes)) return status;
-    *graph = new Graph{nodes};
+    *graph = new Graph{nodes, 0};
     return SUCCESS;
 }
 
@@ -474,7 +423,7 @@ EXPORT int cuModuleLoadData(void** module, const void* data) {
     if (Status status = unsafe_while_capturing()) return status;
     if (fault_asked == "no-image") return NO_BINARY_FOR_GPU;
     std::string image = image_at(data);
-    if (Status status = fits(image)) return status;
+    if (Status status = fits(image, capability)) return status;
     *module = new Module{std::move(image)};
     return SUCCESS;
 }
@@ -525,7 +474,9 @@ EXPORT int cuLaunchKernel(void* function, unsigned grid_x, unsigned grid_y, unsi
 
 EXPORT int cuGraphInstantiateWithFlags(void** executable, void* graph, unsigned long long) {
     BEGIN;
-    *executable = new Graph(*static_cast<Graph*>(graph));
+    const size_t bytes = memory_limit() / 1024;
+    if (!reserve(bytes)) return OUT_OF_MEMORY;
+    *executable = new Graph{static_cast<Graph*>(graph)->nodes, bytes};
     return SUCCESS;
 }
 EXPORT int cuGraphLaunch(void* executable, void* stream) {
@@ -535,7 +486,9 @@ EXPORT int cuGraphLaunch(void* executable, void* stream) {
 }
 EXPORT int cuGraphDestroy(void* graph) {
     std::lock_guard<std::recursive_mutex> guard(device_lock());
-    delete static_cast<Graph*>(graph);
+    auto* gone = static_cast<Graph*>(graph);
+    give_back(gone->bytes);
+    delete gone;
     return SUCCESS;
 }
 EXPORT int cuGraphExecDestroy(void* executable) { return cuGraphDestroy(executable); }

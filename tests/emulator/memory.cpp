@@ -46,6 +46,13 @@ void set_memory_limit(size_t bytes) { limit = bytes; }
 size_t memory_limit() { return limit; }
 size_t memory_used() { return used; }
 
+bool reserve(size_t bytes) {
+    if (used + bytes > limit) return false;
+    used += bytes;
+    return true;
+}
+void give_back(size_t bytes) { used -= bytes; }
+
 uint64_t allocate(size_t bytes) {
     const size_t page = (size_t)sysconf(_SC_PAGESIZE), rounded = round_up(bytes, ALIGNMENT);
     if (bytes == 0 || used + rounded > limit) return 0;

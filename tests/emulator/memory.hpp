@@ -14,6 +14,10 @@ void set_memory_limit(size_t bytes);
 size_t memory_limit();
 size_t memory_used();
 
+// Memory that the driver or a library takes for itself: counted, never touched. False: does not fit.
+bool reserve(size_t bytes);
+void give_back(size_t bytes);
+
 // 0: does not fit.
 uint64_t allocate(size_t bytes);
 bool release(uint64_t address);

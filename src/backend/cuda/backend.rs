@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::CudaError;
 use super::arrivals::Slot;
+use super::device::Event;
 use super::graphs::{Graphs, Key, Times};
 use super::head::Head;
 use super::launcher::{Lane, Launcher};
@@ -12,6 +13,7 @@ use super::prompts::Prompts;
 use super::reduce::CudaReducer;
 use super::runtime::probe;
 use super::shape;
+use super::sys;
 use super::text::Text;
 use super::trace::Tracer;
 use super::vision::{Pictures, Vision};
@@ -23,6 +25,20 @@ use crate::backend::{
 };
 use crate::model::{Config, Model};
 use crate::preprocess::{Reduced, Rule};
+
+/// Which GPU a checkpoint goes to, and in which parts its batches pass.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Placement {
+    pub ordinal: usize,
+    /// Windows that pass the blocks together; none: as many as the L2 cache holds.
+    pub micro: Option<usize>,
+}
+
+impl From<usize> for Placement {
+    fn from(ordinal: usize) -> Self {
+        Self { ordinal, micro: None }
+    }
+}
 
 pub struct CudaBackend {
     // First, so that it is dropped first: its drop waits for all work.
@@ -45,19 +61,20 @@ pub(super) struct Weights {
 }
 
 impl CudaBackend {
-    /// Uploads the model's weights to GPU `ordinal`.
-    pub fn new(model: &Model, ordinal: usize) -> Result<Self, BackendError> {
+    /// Uploads the model's weights to a GPU.
+    pub fn new(model: &Model, placement: impl Into<Placement>) -> Result<Self, BackendError> {
         let mut source = |name: &str, _: &[usize]| model.weights.tensor(name);
-        Self::from_source(&model.config, &model.rule, ordinal, &mut source)
+        Self::from_source(&model.config, &model.rule, placement, &mut source)
     }
 
     /// As [`CudaBackend::new`], weights from any source (synthetic ones need no disk).
     pub fn from_source(
         config: &Config,
         rule: &Rule,
-        ordinal: usize,
+        placement: impl Into<Placement>,
         source: &mut Source<'_>,
     ) -> Result<Self, BackendError> {
+        let Placement { ordinal, micro } = placement.into();
         let gpu = probe(ordinal)?;
         shape::check(config)?;
         let launcher = Launcher::new(&gpu)?;
@@ -69,7 +86,7 @@ impl CudaBackend {
             text: Text::load(&mut loader, config)?,
         };
         let weight_bytes = loader.bytes;
-        let work = Work::new(&launcher, config, weights.vision.state())?;
+        let work = Work::new(&launcher, config, weights.vision.state(), micro)?;
         let (size, patch) = (config.image_size as u32, config.patch_size as u32);
         let reducer = CudaReducer::new(&launcher.context, launcher.kernels.clone(), size, patch);
         let reducer = match reducer {
@@ -88,7 +105,13 @@ impl CudaBackend {
         self.weight_bytes
     }
 
-    /// Graphs and single launches since it was opened.
+    /// Windows that pass the blocks together.
+    pub fn micro(&self) -> usize {
+        self.work.sizes.micro
+    }
+
+    /// Graphs, and kernels and products launched by themselves, since it was opened. Pictures are copied and reduced
+    /// before their batch, by the threads that have them: a copy and a kernel each, which are not counted.
     pub fn launches(&self) -> u64 {
         self.launcher.launches()
     }
@@ -107,6 +130,27 @@ impl CudaBackend {
     pub fn take_times(&mut self) -> Result<Times, CudaError> {
         self.launcher.context.enter()?;
         self.graphs.take_times(&self.launcher)
+    }
+
+    /// What `work` gives, and the milliseconds between two marks in the device's queue: one before all of it, one
+    /// after its last comparison. Waits first for pictures on their way and for earlier work.
+    pub fn timed<R>(
+        &mut self,
+        work: impl FnOnce(&mut Self) -> Result<R, BackendError>,
+    ) -> Result<(R, f32), BackendError> {
+        self.launcher.context.enter()?;
+        if let Some(reducer) = &self.reducer {
+            reducer.finish()?;
+        }
+        self.launcher.finish()?;
+        let begun = Event::new(&self.launcher.context, sys::TIMED)?;
+        begun.record(self.launcher.stream(Lane::Main))?;
+        self.graphs.begin_sequence(&self.launcher)?;
+        let done = work(self);
+        let ended = self.graphs.end_sequence();
+        let (done, ended) = (done?, ended.expect("begun above, and ended nowhere else"));
+        self.launcher.finish()?;
+        Ok((done, ended.milliseconds_since(&begun)?))
     }
 
     /// A frame's pixels in host memory.

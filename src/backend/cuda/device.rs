@@ -1,17 +1,24 @@
-//! Owned things of one GPU: context, streams, events, graphs, modules; each returned when dropped.
+//! Owned things of one GPU: streams, events, graphs, modules, each returned when dropped; and its context.
 //!
 //! Invariant: whatever is dropped here is no longer in use by queued work. `CudaBackend` synchronises
 //! before it drops anything (see `launcher`).
 
 use std::ffi::{CStr, c_uint};
 use std::marker::PhantomData;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use super::CudaError;
 use super::runtime::{Gpu, Runtime, runtime};
 use super::sys::{self, Raw};
 
+/// Those of this process, one per GPU, kept to its end.
+static CONTEXTS: Mutex<Vec<Arc<Context>>> = Mutex::new(Vec::new());
+
 /// The device's primary context: shared with everything else in the process that uses this GPU.
+///
+/// Retained once and never released. The last release would destroy it, and cuBLASLt, which keeps what it made in
+/// it (loaded kernels, its own CUDA runtime's state), is not told: nothing says that a later backend of the
+/// process would find the library whole. What that keeps is some hundred MB of device memory until the process ends.
 pub(super) struct Context {
     pub runtime: &'static Runtime,
     pub gpu: Gpu,
@@ -20,26 +27,39 @@ pub(super) struct Context {
 
 impl Context {
     pub fn open(gpu: &Gpu) -> Result<Arc<Self>, CudaError> {
+        let mut contexts = CONTEXTS.lock().unwrap_or_else(|e| e.into_inner());
+        let context = match contexts.iter().find(|context| context.gpu.device == gpu.device) {
+            Some(known) => known.clone(),
+            None => {
+                let made = Arc::new(Self::retain(gpu)?);
+                contexts.push(made.clone());
+                made
+            }
+        };
+        drop(contexts);
+        context.enter()?;
+        Ok(context)
+    }
+
+    fn retain(gpu: &Gpu) -> Result<Self, CudaError> {
         let runtime = runtime()?;
         let mut raw = Raw::NULL;
         // SAFETY: a device of the probe; writes one handle.
         let status = unsafe { (runtime.driver.primary_ctx_retain)(&mut raw, gpu.device) };
         runtime.check("cuDevicePrimaryCtxRetain", status)?;
-        let context = Arc::new(Self { runtime, gpu: gpu.clone(), raw });
-        context.enter()?;
-        Ok(context)
+        Ok(Self { runtime, gpu: gpu.clone(), raw })
     }
 
     /// Makes the context this thread's current one, and leaves it so: for the thread that owns the backend.
     pub fn enter(&self) -> Result<(), CudaError> {
-        // SAFETY: retained until drop.
+        // SAFETY: retained for good.
         self.runtime.check("cuCtxSetCurrent", unsafe { (self.runtime.driver.ctx_set_current)(self.raw) })
     }
 
     /// Makes the context the current one until the end of the visit: for threads of others, which may have one
     /// of their own (a pipeline's other CUDA elements), and for drops, which happen on any thread.
     pub fn visit(&self) -> Result<Visit<'_>, CudaError> {
-        // SAFETY: retained until drop.
+        // SAFETY: retained for good.
         let status = unsafe { (self.runtime.driver.ctx_push_current)(self.raw) };
         self.runtime.check("cuCtxPushCurrent", status)?;
         Ok(Visit { context: self, _thread: PhantomData })
@@ -67,14 +87,6 @@ impl Drop for Visit<'_> {
         let mut own = Raw::NULL;
         // SAFETY: pushed by `visit` on this thread, which `Visit` cannot leave; writes one handle.
         unsafe { (self.context.runtime.driver.ctx_pop_current)(&mut own) };
-    }
-}
-
-impl Drop for Context {
-    fn drop(&mut self) {
-        // SAFETY: retained once by `open`; everything that lives in it holds the Arc. A failure on the way
-        // out has nobody to hear it.
-        unsafe { (self.runtime.driver.primary_ctx_release)(self.gpu.device) };
     }
 }
 

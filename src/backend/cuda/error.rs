@@ -1,5 +1,7 @@
 //! What can go wrong on the way to the GPU and on it: one message per cause, with the mend.
 
+use super::sys;
+
 /// A driver of this CUDA version loads the embedded kernels (made by NVRTC 12.9): 12.0, driver 525.
 pub(super) const LEAST_DRIVER: i32 = 12_000;
 
@@ -20,6 +22,10 @@ pub enum CudaError {
          or newer, or use device=cpu"
     )]
     OldDriver { path: String, found: String },
+    #[error(
+        "the NVIDIA driver {path} does not start: cuInit says {name} ({text}). {mend}, or use device=cpu"
+    )]
+    NoStart { path: String, name: String, text: String, mend: &'static str },
     #[error(
         "library {soname} was not found; looked in {looked}. Install it with the CUDA toolkit or `pip install \
          {package}`, and name its folder (or the site-packages folder) in cuda-lib-dir or XCLIP_CUDA_LIB_DIR"
@@ -68,9 +74,7 @@ pub enum CudaError {
     Lost { call: &'static str, name: String, text: String },
     #[error("{call} failed: {name} ({text}). Update the driver, or use device=cpu")]
     Call { call: &'static str, name: String, text: String },
-    #[error(
-        "cuBLASLt {call} failed with status {status}{shape}. Another version of the library may help: cuda-lib-dir"
-    )]
+    #[error("{call} failed with {}{shape}. {}, or use device=cpu", blas_status(*status), blas_mend(*status))]
     Product { call: &'static str, status: i32, shape: String },
 }
 
@@ -108,6 +112,57 @@ fn despite_cards(cards: &[String]) -> String {
              container: start it with GPU access), or use device=cpu",
             cards.join(", ")
         ),
+    }
+}
+
+/// What to do where cuInit returns this, and the device is there.
+pub(super) fn start_mend(status: i32) -> &'static str {
+    match status {
+        sys::SYSTEM_NOT_READY => {
+            "Start what the machine's GPUs need before any program: with NVSwitch that is the fabric manager of the \
+             driver's own version (`systemctl start nvidia-fabricmanager`)"
+        }
+        sys::SYSTEM_DRIVER_MISMATCH => {
+            "The loaded kernel module is of another version than this library: restart the machine after a driver's \
+             update; in a container take the host's libraries and none of your own"
+        }
+        sys::COMPAT_NOT_SUPPORTED => {
+            "This GPU takes no forward compatibility library: remove cuda-compat from the library path"
+        }
+        sys::STUB_LIBRARY => {
+            "This file is the CUDA toolkit's stub: name the driver's own folder in cuda-lib-dir"
+        }
+        sys::UNKNOWN => {
+            "Load the driver's kernel modules (`nvidia-modprobe -u`; after a standby `rmmod nvidia_uvm`, then \
+             `modprobe nvidia_uvm`), see `dmesg | grep -i nvrm`, or restart the machine"
+        }
+        _ => "See `nvidia-smi` and `dmesg | grep -i nvrm`; restart the machine, or install the driver again",
+    }
+}
+
+/// cublasStatus_t by name.
+fn blas_status(status: i32) -> String {
+    let name = match status {
+        1 => "CUBLAS_STATUS_NOT_INITIALIZED",
+        7 => "CUBLAS_STATUS_INVALID_VALUE",
+        8 => "CUBLAS_STATUS_ARCH_MISMATCH",
+        11 => "CUBLAS_STATUS_MAPPING_ERROR",
+        13 => "CUBLAS_STATUS_EXECUTION_FAILED",
+        14 => "CUBLAS_STATUS_INTERNAL_ERROR",
+        15 => "CUBLAS_STATUS_NOT_SUPPORTED",
+        other => return format!("status {other} of cuBLASLt"),
+    };
+    name.into()
+}
+
+fn blas_mend(status: i32) -> &'static str {
+    match status {
+        // The library loads its kernels when they are first used, and says no more where there is no room.
+        1 | 11 | 13 | 14 => {
+            "Most often too little GPU memory is free: end other programs on it (`nvidia-smi`); else try another version \
+             of cuBLASLt (cuda-lib-dir) or a newer driver"
+        }
+        _ => "Try another version of cuBLASLt (cuda-lib-dir)",
     }
 }
 

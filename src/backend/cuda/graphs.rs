@@ -22,7 +22,7 @@ pub(super) enum Key {
     Compare(usize, usize),
 }
 
-/// Milliseconds on the device since the last time they were asked for.
+/// Milliseconds on the device since the last time they were asked for; gaps between the graphs are in none.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Times {
     pub prepare: f32,
@@ -42,6 +42,8 @@ pub(super) struct Graphs {
     /// False: always single launches.
     pub enabled: bool,
     timing: Option<Timing>,
+    /// The end of the last comparison of a sequence that is timed as a whole.
+    ended: Option<Event>,
 }
 
 struct Timing {
@@ -51,7 +53,7 @@ struct Timing {
 
 impl Graphs {
     pub fn new() -> Self {
-        Self { known: HashMap::new(), enabled: true, timing: None }
+        Self { known: HashMap::new(), enabled: true, timing: None, ended: None }
     }
 
     /// Runs `work`, which launches the same on the same addresses whenever the key is the same.
@@ -68,7 +70,23 @@ impl Graphs {
             ended.record(launcher.stream(Lane::Main))?;
             timing.marks.push((key, begun, ended));
         }
+        match (&self.ended, key) {
+            (Some(ended), Key::Compare(..)) => ended.record(launcher.stream(Lane::Main)),
+            _ => Ok(()),
+        }
+    }
+
+    /// From here on the end of each comparison is marked, until `end_sequence` takes the last mark; before the
+    /// first one it is here. Between other graphs nothing is marked, which would hold them apart.
+    pub fn begin_sequence(&mut self, launcher: &Launcher) -> Result<(), CudaError> {
+        let ended = Event::new(&launcher.context, sys::TIMED)?;
+        ended.record(launcher.stream(Lane::Main))?;
+        self.ended = Some(ended);
         Ok(())
+    }
+
+    pub fn end_sequence(&mut self) -> Option<Event> {
+        self.ended.take()
     }
 
     fn run_untimed(

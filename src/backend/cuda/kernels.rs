@@ -381,7 +381,7 @@ pub(super) fn preprocess(
     stream: &Stream,
     kernels: &Kernels,
     planes: PlanesAt,
-    plan: At<i32>,
+    plan: At<u32>,
     size: usize,
     rows: At<f16>,
 ) -> Result<(), CudaError> {

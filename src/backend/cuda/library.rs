@@ -69,7 +69,12 @@ impl Library {
         candidates.extend(usual.filter(|path| path.is_file()));
         for path in candidates {
             match Self::open(&path, wanted.function) {
-                Ok(library) => return Ok(library),
+                Ok(library) => {
+                    if let Some(bad) = bad {
+                        tracing::info!("{bad}; {} is taken instead", library.path.display());
+                    }
+                    return Ok(library);
+                }
                 // A bare name that the linker does not find is no fault yet.
                 Err(why) if path.components().count() > 1 => {
                     bad.get_or_insert(CudaError::BadLibrary { path: path.display().to_string(), why });

@@ -19,6 +19,8 @@ unsafe impl Plain for u8 {}
 // SAFETY: as above.
 unsafe impl Plain for i32 {}
 // SAFETY: as above.
+unsafe impl Plain for u32 {}
+// SAFETY: as above.
 unsafe impl Plain for f32 {}
 // SAFETY: as above.
 unsafe impl Plain for half::f16 {}
@@ -47,11 +49,13 @@ impl<T> At<T> {
 }
 
 impl<T: Plain> At<T> {
-    /// Queues a copy to the device; `values` may go or change at once. Not inside a capture.
+    /// Queues a copy to the device; `values` stay as they are, and where they are, until `stream` has done it. Not
+    /// inside a capture.
     pub fn upload(self, stream: &Stream, values: &[T]) -> Result<(), CudaError> {
         let (runtime, from) = (stream.context.runtime, values.as_ptr().cast());
-        // SAFETY: memory that is not page-locked is read before the call returns (cuda.h, "API synchronization
-        // behavior"); the caller's buffer holds as many values.
+        // SAFETY: the caller keeps `values`: memory that is not page-locked is mostly read before the call returns,
+        // but need not be (cuda.h, "API synchronization behavior"), least where the device reads the host's pages
+        // itself. The caller's buffer holds as many values.
         let status =
             unsafe { (runtime.driver.memcpy_to_device)(self.0, from, size_of_val(values), stream.raw) };
         runtime.check("cuMemcpyHtoDAsync", status)

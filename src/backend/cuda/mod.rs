@@ -38,6 +38,7 @@ mod memory;
 mod product;
 mod prompts;
 mod reduce;
+mod release;
 mod ring;
 mod roof;
 mod runtime;
@@ -49,7 +50,7 @@ mod vision;
 mod weights;
 mod work;
 
-pub use self::backend::CudaBackend;
+pub use self::backend::{CudaBackend, Placement};
 pub use self::error::CudaError;
 pub use self::graphs::Times;
 pub use self::library::{FOLDERS_VARIABLE, set_library_folder};

@@ -1,7 +1,8 @@
 //! Products through cuBLASLt: y = x·Wᵀ (+ bias) (+ y), f16 in, sums in f32.
 //!
 //! Row-major here is column-major there with rows and columns swapped, so W is the first factor,
-//! transposed, and the bias runs along its rows. The library's heuristic picks an algorithm once per shape.
+//! transposed, and the bias runs along its rows. The library's heuristic picks an algorithm once per shape; where
+//! it splits a sum over the blocks, the parts come together in f32 too.
 
 use std::collections::HashMap;
 use std::ffi::{c_int, c_void};
@@ -57,9 +58,10 @@ struct Shape {
     outs: usize,
     stride: usize,
     output: c_int,
-    bias: bool,
     /// Of W, x and y in bytes.
     aligned: [u32; 3],
+    /// Of the bias, which the heuristic sees through the descriptor.
+    bias_aligned: Option<u32>,
 }
 
 struct Plan {
@@ -113,8 +115,10 @@ impl Products {
 }
 
 fn check(call: &'static str, status: c_int, shape: Option<&Shape>) -> Result<(), CudaError> {
-    if status == 0 {
-        return Ok(());
+    match status {
+        0 => return Ok(()),
+        sys::BLAS_ALLOC_FAILED => return Err(CudaError::NoMemory { call }),
+        _ => {}
     }
     let shape = shape.map_or(String::new(), |s| format!(" for {}×{} · {}×{}", s.rows, s.ins, s.ins, s.outs));
     Err(CudaError::Product { call, status, shape })
@@ -178,6 +182,9 @@ fn choose(
     };
     let workspace = WORKSPACE as u64;
     set(sys::PREFERENCE_WORKSPACE, (&raw const workspace).cast(), size_of::<u64>())?;
+    // Otherwise parts of an f16 row may be summed as f16.
+    let reduction = sys::REDUCE_IN_COMPUTE_TYPE;
+    set(sys::PREFERENCE_REDUCTION, (&raw const reduction).cast(), size_of::<u32>())?;
     let [weight, x, y] = shape.aligned;
     for (i, bytes) in [weight, x, y, y].into_iter().enumerate() {
         let attribute = sys::PREFERENCE_ALIGNMENT_A + i as c_int;
@@ -258,8 +265,8 @@ impl Launcher {
             outs: layer.outs,
             stride,
             output: O::TYPE,
-            bias: layer.bias.is_some(),
             aligned: [layer.weight.0, x.0, out.0].map(alignment),
+            bias_aligned: layer.bias.map(|bias| alignment(bias.0)),
         };
         let mut products = self.products.borrow_mut();
         products.plan(shape, layer.bias)?;

@@ -53,9 +53,9 @@ pub struct CudaReducer {
 }
 
 struct Plan {
+    /// Freeing them waits for queued work, their own copy from `host` too: they go first.
+    words: Buffer<u32>,
     host: DevicePlan,
-    /// Freeing them waits for queued work.
-    words: Buffer<i32>,
 }
 
 /// A picture between its arrival and the end of its frame.
@@ -104,6 +104,11 @@ impl CudaReducer {
             arrivals: Arrivals::new(context, rows)?,
             told: AtomicBool::new(false),
         })
+    }
+
+    /// Waits for all pictures so far.
+    pub(super) fn finish(&self) -> Result<(), CudaError> {
+        self.stream.synchronize()
     }
 
     /// The first slot's patch rows.
@@ -226,10 +231,10 @@ impl CudaReducer {
         }
         // The error is a roi that is none: the processor tells it.
         let Ok(Some(host)) = DevicePlan::new(rule, info, roi, self.patch) else { return Ok(None) };
-        let values: Vec<i32> = host.words().iter().map(|word| word.cast_signed()).collect();
-        let words = Buffer::new(&self.arrivals.context, "resize tables", values.len())?;
-        words.at().upload(&self.stream, &values)?;
-        let made = Arc::new(Plan { host, words });
+        let words = Buffer::new(&self.arrivals.context, "resize tables", host.words().len())?;
+        // Read where they lie now, on the heap, maybe after this returns.
+        let made = Arc::new(Plan { words, host });
+        made.words.at().upload(&self.stream, made.host.words())?;
         let mut plans = lock(&self.plans);
         plans.push_back(made.clone());
         let oldest = if plans.len() > MOST_PLANS { plans.pop_front() } else { None };

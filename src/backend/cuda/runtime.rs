@@ -6,9 +6,10 @@ use std::sync::Mutex;
 
 use super::CudaError;
 use super::cards::{SYSFS, cards};
-use super::error::{LEAST_DRIVER, version};
+use super::error::{LEAST_DRIVER, start_mend, version};
 use super::images::Image;
 use super::library::{Library, Missing, Wanted};
+use super::release;
 use super::sys::{self, BlasLt, Driver};
 
 pub(super) struct Runtime {
@@ -86,20 +87,20 @@ impl Runtime {
         let runtime = Self { driver, blas, driver_path, blas_path, driver_version, blas_version };
         // SAFETY: 0 is the only flag there is.
         let status = unsafe { (runtime.driver.init)(0) };
-        if status == sys::NO_DEVICE {
-            return Err(no_device(0, 0));
+        match status {
+            0 => Ok(runtime),
+            sys::NO_DEVICE => Err(no_device(0, 0)),
+            sys::OUT_OF_MEMORY => Err(CudaError::NoMemory { call: "cuInit" }),
+            _ => {
+                let (name, text) = runtime.words(status);
+                let path = runtime.driver_path.display().to_string();
+                Err(CudaError::NoStart { path, name, text, mend: start_mend(status) })
+            }
         }
-        runtime.check("cuInit", status)?;
-        Ok(runtime)
     }
 
-    /// Where a size is known, out of memory is told with it before this.
-    pub fn check(&self, call: &'static str, status: c_int) -> Result<(), CudaError> {
-        match status {
-            0 => return Ok(()),
-            sys::OUT_OF_MEMORY => return Err(CudaError::NoMemory { call }),
-            _ => {}
-        }
+    /// Name and text of a CUresult.
+    fn words(&self, status: c_int) -> (String, String) {
         let text = |function: unsafe extern "C" fn(c_int, *mut *const c_char) -> c_int| {
             let mut text = std::ptr::null();
             // SAFETY: writes a pointer to a constant string, or null.
@@ -109,6 +110,17 @@ impl Runtime {
         };
         let name = text(self.driver.get_error_name).unwrap_or_else(|| format!("CUDA error {status}"));
         let text = text(self.driver.get_error_string).unwrap_or_else(|| "the driver says no more".into());
+        (name, text)
+    }
+
+    /// Where a size is known, out of memory is told with it before this.
+    pub fn check(&self, call: &'static str, status: c_int) -> Result<(), CudaError> {
+        match status {
+            0 => return Ok(()),
+            sys::OUT_OF_MEMORY => return Err(CudaError::NoMemory { call }),
+            _ => {}
+        }
+        let (name, text) = self.words(status);
         match sys::LOST.contains(&status) {
             true => Err(CudaError::Lost { call, name, text }),
             false => Err(CudaError::Call { call, name, text }),
@@ -207,6 +219,11 @@ fn blas_version(number: usize) -> String {
 }
 
 impl Gpu {
+    /// The driver's release as in `580.65.06`, which names its packages; none where nothing tells it.
+    pub fn driver_release(&self) -> Option<String> {
+        if self.is_emulated() { None } else { release::of_driver() }
+    }
+
     /// Whether calls reach hardware: the tests' emulated device says so in its name.
     pub fn is_emulated(&self) -> bool {
         self.name.contains("emulated")

@@ -19,6 +19,18 @@ const COMPARED_ROWS: usize = 8192;
 /// Token rows that pass the text tower together.
 pub(super) const TEXT_ROWS: usize = 512;
 
+/// Windows of which all rows that a block touches lie in the L2 cache beside the block's weights, a power of
+/// two: x, its normalised rows, and the wider of q, k, v and the MLP's rows. With the blocks' weights come those of
+/// the messages, which run beside them.
+fn cached_windows(config: &Config, l2_bytes: usize) -> usize {
+    let (width, mlp) = (config.vision.width, config.vision.mlp);
+    let row = 2 * (2 * width + mlp.max(3 * width));
+    let weights = 2 * (4 * width * width + 2 * width * mlp + 5 * width * width);
+    let rows = (l2_bytes.saturating_sub(weights) / row).max(LEAST_ROWS);
+    let fitting = (rows / (config.num_frames * (config.patches() + 1))).max(1);
+    1 << fitting.ilog2()
+}
+
 /// All problems at once, in the words of config.json.
 pub(super) fn check(config: &Config) -> Result<(), CudaError> {
     let mut problems = Vec::new();
@@ -67,7 +79,7 @@ pub(super) fn columns(config: &Config) -> usize {
 pub(super) struct Sizes {
     /// Windows of one call.
     pub windows: usize,
-    /// Windows that pass the blocks together, a power of two: their widest rows stay in the L2 cache.
+    /// Windows that pass the blocks together: as many as `cached_windows`, where nobody says otherwise.
     pub micro: usize,
     /// Frames of one preparing call: two new ones of each window.
     pub frames: usize,
@@ -78,13 +90,9 @@ pub(super) struct Sizes {
 }
 
 impl Sizes {
-    /// `windows`: a power of two.
-    pub fn new(config: &Config, l2_bytes: usize, windows: usize) -> Self {
-        let per_window = config.num_frames * (config.patches() + 1);
-        let row = 2 * (config.vision.mlp + config.vision.width);
-        let rows = (l2_bytes / row).max(LEAST_ROWS);
-        let fitting = (rows / per_window).max(1);
-        let micro = (1 << fitting.ilog2()).min(windows);
+    /// `windows`: a power of two. `micro`: any number, or none.
+    pub fn new(config: &Config, l2_bytes: usize, windows: usize, micro: Option<usize>) -> Self {
+        let micro = micro.unwrap_or_else(|| cached_windows(config, l2_bytes)).clamp(1, windows);
         let frames = (2 * windows).max(config.num_frames);
         let frame_step = (1 << (micro * config.num_frames).ilog2()).min(frames);
         let compared = (COMPARED_ROWS / config.patches()).clamp(1, windows);
@@ -92,9 +100,9 @@ impl Sizes {
     }
 
     /// From the most on, each half of the one before.
-    pub fn choices(config: &Config, l2_bytes: usize) -> impl Iterator<Item = Self> {
+    pub fn choices(config: &Config, l2_bytes: usize, micro: Option<usize>) -> impl Iterator<Item = Self> {
         let windows = std::iter::successors(Some(MOST_WINDOWS), |n| (*n > 1).then_some(n / 2));
-        windows.map(move |windows| Self::new(config, l2_bytes, windows))
+        windows.map(move |windows| Self::new(config, l2_bytes, windows, micro))
     }
 
     /// What `count` windows run as.
@@ -119,10 +127,10 @@ impl Sizes {
     }
 }
 
-/// The next power of two up to `step`, then its multiples, at most `most`.
+/// The next power of two, at most `step`; beyond that its multiples, at most `most`.
 fn bucket(count: usize, step: usize, most: usize) -> usize {
     let bucket = match count <= step {
-        true => count.next_power_of_two(),
+        true => count.next_power_of_two().min(step),
         false => count.next_multiple_of(step),
     };
     bucket.min(most)
@@ -147,11 +155,38 @@ mod tests {
         for name in published::NAMES {
             let config = config(name);
             check(&config).unwrap();
-            let sizes = Sizes::new(&config, 50 << 20, 64);
+            let sizes = Sizes::new(&config, 50 << 20, 64, None);
             assert!(sizes.micro >= 1 && sizes.frame_step >= 1 && sizes.compared >= 1, "{name} {sizes:?}");
         }
-        assert_eq!(Sizes::new(&config("base-patch32"), 50 << 20, 64).micro, 16);
-        assert_eq!(Sizes::new(&config("base-patch16"), 50 << 20, 64).micro, 4);
+        // (windows, megabytes of their rows and of weights): twice as many would not fit 52.4 MB.
+        for (name, micro, rows, weights) in [("base-patch32", 8, 29.5, 20.1), ("base-patch16", 2, 29.1, 20.1)]
+        {
+            let config = config(name);
+            assert_eq!(Sizes::new(&config, 50 << 20, 64, None).micro, micro, "{name}");
+            let tokens = micro * config.num_frames * (config.patches() + 1);
+            let (x, normalised, mlp) = (2 * 768 * tokens, 2 * 768 * tokens, 2 * 3072 * tokens);
+            assert!(((x + normalised + mlp) as f64 / 1e6 - rows).abs() < 0.1, "{name}");
+            assert!(rows + weights < 52.4 && 2.0 * rows + weights > 52.4, "{name}");
+        }
+        // However small the cache is, products are of some size.
+        assert_eq!(Sizes::new(&config("base-patch32"), 4 << 20, 64, None).micro, 4);
+    }
+
+    #[test]
+    fn any_number_of_windows_may_pass_together() {
+        let config = config("base-patch32");
+        for micro in 1..=64 {
+            let sizes = Sizes::new(&config, 50 << 20, 64, Some(micro));
+            assert_eq!(sizes.micro, micro);
+            assert!(sizes.frame_step <= micro * config.num_frames && sizes.frame_step <= sizes.frames);
+            for count in 1..=64 {
+                let bucket = sizes.bucket(count);
+                assert!((count..=64).contains(&bucket) && bucket < 2 * count, "{micro}: {count} {bucket}");
+                // A part is never more than its buffers hold.
+                assert!(bucket <= micro || bucket.is_multiple_of(micro) || bucket == 64, "{micro}: {bucket}");
+            }
+        }
+        assert_eq!(Sizes::new(&config, 50 << 20, 8, Some(20)).micro, 8);
     }
 
     #[test]

@@ -59,7 +59,6 @@ functions! {
         device_get_attribute: "cuDeviceGetAttribute"(*mut c_int, c_int, c_int);
         device_total_mem: "cuDeviceTotalMem_v2"(*mut usize, c_int);
         primary_ctx_retain: "cuDevicePrimaryCtxRetain"(*mut Raw, c_int);
-        primary_ctx_release: "cuDevicePrimaryCtxRelease_v2"(c_int);
         ctx_set_current: "cuCtxSetCurrent"(Raw);
         ctx_push_current: "cuCtxPushCurrent_v2"(Raw);
         ctx_pop_current: "cuCtxPopCurrent_v2"(*mut Raw);
@@ -139,7 +138,12 @@ pub struct Heuristic {
 
 // CUresult
 pub const OUT_OF_MEMORY: c_int = 2;
+pub const STUB_LIBRARY: c_int = 34;
 pub const NO_DEVICE: c_int = 100;
+pub const SYSTEM_NOT_READY: c_int = 802;
+pub const SYSTEM_DRIVER_MISMATCH: c_int = 803;
+pub const COMPAT_NOT_SUPPORTED: c_int = 804;
+pub const UNKNOWN: c_int = 999;
 /// After these the context is gone: ECC, NVLink, contained, illegal address, launch timeout, destroyed
 /// context, assert, hardware stack, instruction, alignment, address space, program counter, launch
 /// failure, unknown.
@@ -176,5 +180,12 @@ pub const EPILOGUE_BIAS: c_int = 4;
 
 // cublasLtMatmulPreferenceAttributes_t
 pub const PREFERENCE_WORKSPACE: c_int = 1;
+/// A mask of cublasLtReductionScheme_t.
+pub const PREFERENCE_REDUCTION: c_int = 3;
 /// Of A, B, C, D: this and the three after it.
 pub const PREFERENCE_ALIGNMENT_A: c_int = 5;
+/// CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE; no reduction at all is always allowed.
+pub const REDUCE_IN_COMPUTE_TYPE: u32 = 2;
+
+// cublasStatus_t
+pub const BLAS_ALLOC_FAILED: c_int = 3;

@@ -18,6 +18,9 @@ use crate::model::Config;
 
 /// Prepared frames kept on the device, at most; 8 frames of 100 streams and their hops.
 const MOST_STATES: usize = 1024;
+/// Device memory that stays free, at most; a sixteenth of it on small cards. cuBLASLt's kernels are loaded when
+/// they are first used, the driver keeps memory for each graph, and either fails without a word of why.
+const SPARE: usize = 384 << 20;
 
 /// A place on the device and the page-locked memory that is copied to or from it.
 pub(super) struct Exchange<T> {
@@ -72,11 +75,18 @@ pub(super) struct Work {
 }
 
 impl Work {
-    /// For as many windows at once as fit the device's memory.
-    pub fn new(launcher: &Launcher, config: &Config, state: usize) -> Result<Self, CudaError> {
+    /// For as many windows at once as fit the device's memory. `micro` of them pass the blocks together, or as many
+    /// as the L2 cache holds.
+    pub fn new(
+        launcher: &Launcher,
+        config: &Config,
+        state: usize,
+        micro: Option<usize>,
+    ) -> Result<Self, CudaError> {
         let mut last = None;
-        for sizes in Sizes::choices(config, launcher.context.gpu.l2_bytes) {
-            match Self::with(launcher, config, sizes, state) {
+        for sizes in Sizes::choices(config, launcher.context.gpu.l2_bytes, micro) {
+            let fitting = Self::with(launcher, config, sizes, state);
+            match fitting.and_then(|work| spare(launcher).map(|()| work)) {
                 Err(error) if error.is_out_of_memory() => {
                     tracing::info!("{} windows per batch do not fit the GPU's memory", sizes.windows);
                     last = Some(error);
@@ -138,4 +148,14 @@ impl Work {
             patches: self.patches.at().add(first * config.patches() * joint),
         }
     }
+}
+
+/// What comes later has room too.
+fn spare(launcher: &Launcher) -> Result<(), CudaError> {
+    let (free, needed) = (launcher.context.free_bytes()?, SPARE.min(launcher.context.gpu.memory_bytes / 16));
+    if free >= needed {
+        return Ok(());
+    }
+    let what = "room for the libraries' kernels and for graphs";
+    Err(CudaError::OutOfMemory { what, needed_mib: needed >> 20, free_mib: free >> 20 })
 }

@@ -2,29 +2,33 @@
 //!
 //! Every round takes another of several input sets, so that no cache holds the answer; times are medians
 //! after untimed rounds in which kernels load and graphs are captured. Frames come as those of streams do:
-//! reduced on the device before their batch, which `arrival` times by itself.
+//! reduced on the device before their batch, which `arrival` times by itself. Whole batches are one sequence from
+//! one mark in the device's queue to another, gaps between the graphs included; single stages are timed in batches
+//! of their own, with marks around every graph.
 
 use std::io::Write;
 use std::time::Instant;
 
-use anyhow::ensure;
 use serde::Serialize;
 
 use super::arrival::Arrival;
 use super::flop::Flop;
+use super::gpu_round::{Round, Rounds};
 use super::subject::{self, TOKENS};
 use super::{Options, Source, milliseconds};
-use crate::backend::cuda::{CudaBackend, Roof, Times, probe};
-use crate::backend::{self, Backend, Device, Precision, Prepared, TextFeatures};
+use crate::backend::cuda::{CudaBackend, Placement, Roof, probe};
+use crate::backend::{self, Backend, Device, Precision};
 use crate::command::table::{Align, Table};
-use crate::image::{Image, ImageInfo, Matrix, PixelFormat, Plane, Range, Roi};
-use crate::model::{Config, Model, recipe};
-use crate::preprocess::{Geometry, Reduced, Rule};
+use crate::model::{Config, Model};
+use crate::preprocess::Rule;
 
 /// Input sets, one after the other.
 const SETS: usize = 3;
 /// One eager, one that captures, one that replays for the first time; per set.
 const WARM_UP: usize = 3 * SETS;
+/// Rows of the report: `windows, …` are sequences, the others single stages.
+const ALL_NEW: &str = "windows, all frames new";
+const ONE_NEW: &str = "windows, one frame of each new";
 
 /// Milliseconds of one batch over the rounds.
 #[derive(Debug, Serialize)]
@@ -37,7 +41,8 @@ pub struct Spread {
 #[derive(Debug, Serialize)]
 pub struct Row {
     pub stage: String,
-    /// From the first launch to the last result, on the device.
+    /// On the device. Of a batch: from before `prepare` is called to the last logits, as one sequence. Of a stage: its
+    /// graphs alone.
     pub device_ms: Spread,
     pub gflop: f64,
     pub tflop_per_s: f64,
@@ -52,6 +57,8 @@ pub struct Report {
     pub emulated: bool,
     pub frames: usize,
     pub windows: usize,
+    /// Windows that pass the blocks together.
+    pub micro: usize,
     pub prompts: usize,
     pub rounds: usize,
     pub sets: usize,
@@ -59,14 +66,17 @@ pub struct Report {
     pub weights_mb: f64,
     pub peak_product_tflop_per_s: f64,
     pub peak_copy_gb_per_s: f64,
-    /// Graphs and single launches of a batch: one new frame per window, encode, compare.
+    /// Graphs, and kernels and products by themselves, of a batch in steady state: prepare one new frame per window,
+    /// encode, compare. A new picture's copy and kernel came before, on a stream of their own, and are `arrival`'s.
     pub launches_per_batch: u64,
-    /// The same batch by the host's clock, from frames that have arrived to logits.
+    /// The same of a batch whose frames are all new, as in the row of that name.
+    pub launches_all_new: u64,
+    /// The batch of `launches_per_batch` by the host's clock, from frames that have arrived to logits.
     pub wall_ms: Spread,
     pub stages: Vec<Row>,
     /// What a new frame costs before its batch.
     pub arrival: Arrival,
-    /// Of the first set's first window, to be compared with others'.
+    /// Of the first set's first window in the last timed round of that set, to be compared with others'.
     pub logits: Vec<f32>,
 }
 
@@ -95,36 +105,26 @@ pub fn run(options: &Options, ordinal: usize, out: &mut dyn Write) -> anyhow::Re
     Ok(())
 }
 
-/// Times of one round.
-struct Round {
-    all_frames: Times,
-    batch: Times,
-    wall_ms: f64,
-}
-
 fn measure(options: &Options, ordinal: usize) -> anyhow::Result<Report> {
     let gpu = probe(ordinal)?;
     let begun = Instant::now();
     let (config, rule, mut backend) = load(options, ordinal)?;
     let load_ms = milliseconds(begun.elapsed());
     let roof = Roof::measure(ordinal)?;
-    let sets: Vec<Vec<Reduced>> = (0..SETS).map(|set| frames(&config, options.windows, set)).collect();
     let texts =
         backend.encode_text(&subject::prompts(&config, options.prompts, TOKENS.min(config.context)))?;
-    backend.set_timing(true);
-    let (mut rounds, mut logits, mut launches) = (Vec::new(), Vec::new(), 0);
+    let mut source = Rounds::new(&config, &rule, options.windows, SETS, texts);
+    let (mut rounds, mut logits) = (Vec::new(), Vec::new());
     for round in 0..WARM_UP + options.rounds {
-        let set = &sets[round % SETS];
-        let before = backend.launches();
-        let (times, answer, spare) = one_round(&config, &rule, &mut backend, set, &texts)?;
-        launches = backend.launches() - before - spare;
-        if round == 0 {
-            logits = answer;
+        let times = source.next(&mut backend)?;
+        if round % SETS == 0 {
+            logits.clone_from(&times.logits);
         }
         if round >= WARM_UP {
             rounds.push(times);
         }
     }
+    let last = rounds.last().expect("the caller asked for one round at least");
     let (frames, windows) = (config.num_frames, options.windows);
     let report = Report {
         model: name(options).into(),
@@ -132,6 +132,7 @@ fn measure(options: &Options, ordinal: usize) -> anyhow::Result<Report> {
         emulated: gpu.is_emulated(),
         frames,
         windows,
+        micro: backend.micro(),
         prompts: options.prompts,
         rounds: options.rounds,
         sets: SETS,
@@ -139,7 +140,8 @@ fn measure(options: &Options, ordinal: usize) -> anyhow::Result<Report> {
         weights_mb: backend.weight_bytes() as f64 / 1e6,
         peak_product_tflop_per_s: roof.product_tflop_per_s,
         peak_copy_gb_per_s: roof.copy_gb_per_s,
-        launches_per_batch: launches,
+        launches_per_batch: last.launches_one_new,
+        launches_all_new: last.launches_all_new,
         wall_ms: spread(rounds.iter().map(|round| round.wall_ms)),
         stages: rows(&config, options, &rounds, roof.product_tflop_per_s),
         arrival: Arrival::measure(&config, &rule, ordinal, options.rounds)?,
@@ -155,22 +157,18 @@ fn rows(config: &Config, options: &Options, rounds: &[Round], peak: f64) -> Vec<
     let one = (flop.prepare() - flop.projected()) * windows;
     let encode = (flop.encode() + frames * flop.projected()) * windows;
     let compare = flop.compare(options.prompts) * windows;
-    let row = |stage: String, flop: f64, time: &dyn Fn(&Round) -> f32| {
+    let row = |stage: &str, flop: f64, time: fn(&Round) -> f32| {
         let device_ms = spread(rounds.iter().map(|round| f64::from(time(round))));
         let tflop_per_s = flop / device_ms.median.max(1e-6) / 1e9;
-        Row { stage, device_ms, gflop: flop / 1e9, tflop_per_s, of_product: tflop_per_s / peak }
+        Row { stage: stage.into(), device_ms, gflop: flop / 1e9, tflop_per_s, of_product: tflop_per_s / peak }
     };
     vec![
-        row(format!("prepare, {windows} frames"), one, &|r| r.batch.prepare),
-        row(format!("prepare, {} frames", windows * frames), one * frames, &|r| r.all_frames.prepare),
-        row("encode".into(), encode, &|r| r.batch.encode),
-        row("compare".into(), compare, &|r| r.batch.compare),
-        row("windows, one frame of each new".into(), one + encode + compare, &|r| {
-            r.batch.prepare + r.batch.encode + r.batch.compare
-        }),
-        row("windows, all frames new".into(), one * frames + encode + compare, &|r| {
-            r.all_frames.prepare + r.batch.encode + r.batch.compare
-        }),
+        row(&format!("prepare, {windows} frames"), one, |r| r.prepare_one),
+        row(&format!("prepare, {} frames", windows * frames), one * frames, |r| r.stages.prepare),
+        row("encode", encode, |r| r.stages.encode),
+        row("compare", compare, |r| r.stages.compare),
+        row(ONE_NEW, one + encode + compare, |r| r.one_new),
+        row(ALL_NEW, one * frames + encode + compare, |r| r.all_new),
     ]
 }
 
@@ -180,69 +178,20 @@ fn name(options: &Options) -> &str {
 }
 
 fn load(options: &Options, ordinal: usize) -> anyhow::Result<(Config, Rule, CudaBackend)> {
+    let placement = Placement { ordinal, micro: options.micro };
     match &options.source {
         Source::Published(name) => {
             let config = subject::published_config(name, options)?;
-            let backend = subject::synthetic_cuda(&config, ordinal)?;
+            let backend = subject::synthetic_cuda(&config, placement)?;
             let rule = subject::rule(&config);
             Ok((config, rule, backend))
         }
         Source::Checkpoint(name) => {
             let model = Model::open(name, options.heads)?;
-            let backend = CudaBackend::new(&model, ordinal)?;
+            let backend = CudaBackend::new(&model, placement)?;
             Ok((model.config.clone(), model.rule, backend))
         }
     }
-}
-
-fn frames(config: &Config, windows: usize, set: usize) -> Vec<Reduced> {
-    let size = config.image_size;
-    Reduced::split(&recipe::frames_u8(windows * config.num_frames, size, size, 2 + set as u32), size)
-}
-
-/// Frames as a stream's come to the backend: on its device, if there is room for so many.
-fn arrived<'a>(
-    rule: &Rule,
-    backend: &CudaBackend,
-    frames: impl Iterator<Item = &'a Reduced>,
-) -> anyhow::Result<Vec<Reduced>> {
-    // They have the model's size.
-    let (rule, reducer) = (Rule { geometry: Geometry::Stretch, ..*rule }, backend.reducer());
-    let (format, size) = (PixelFormat::Rgb, rule.size);
-    let info = ImageInfo { format, width: size, height: size, matrix: Matrix::Bt709, range: Range::Full };
-    let one = |frame: &Reduced| {
-        let rgb = frame.rgb();
-        let image = Image::new(info, &[Plane { data: &rgb, stride: 3 * size as usize }])?;
-        let on_device = reducer.as_ref().and_then(|reducer| reducer.reduce(&rule, &image, Roi::WHOLE));
-        Ok(on_device.unwrap_or_else(|| frame.clone()))
-    };
-    frames.map(one).collect()
-}
-
-/// All frames; then the batch as it is in steady state. Its first window's logits, and the launches that
-/// are not the batch's.
-fn one_round(
-    config: &Config,
-    rule: &Rule,
-    backend: &mut CudaBackend,
-    frames: &[Reduced],
-    texts: &[TextFeatures],
-) -> anyhow::Result<(Round, Vec<f32>, u64)> {
-    let before = backend.launches();
-    let all = arrived(rule, backend, frames.iter())?;
-    let prepared = backend.prepare(&all.iter().collect::<Vec<_>>())?;
-    let all_frames = backend.take_times()?;
-    let spare = backend.launches() - before;
-    let clips: Vec<(&[Prepared], &[TextFeatures])> =
-        prepared.chunks(config.num_frames).map(|clip| (clip, texts)).collect();
-    let new = arrived(rule, backend, frames.iter().step_by(config.num_frames))?;
-    let begun = Instant::now();
-    backend.prepare(&new.iter().collect::<Vec<_>>())?;
-    let logits = backend.score(&clips)?;
-    let wall_ms = milliseconds(begun.elapsed());
-    let batch = backend.take_times()?;
-    ensure!(logits.len() == clips.len(), "score gave {} rows of logits", logits.len());
-    Ok((Round { all_frames, batch, wall_ms }, logits[0].clone(), spare))
 }
 
 pub(super) fn spread(times: impl Iterator<Item = f64>) -> Spread {
@@ -254,7 +203,11 @@ pub(super) fn spread(times: impl Iterator<Item = f64>) -> Spread {
 fn print(report: &Report, out: &mut dyn Write) -> anyhow::Result<()> {
     let Report { model, frames, windows, rounds, prompts, sets, .. } = report;
     writeln!(out, "{model}: {frames} frames, {prompts} labels, {rounds} rounds over {sets} input sets")?;
-    writeln!(out, "{windows} windows in one batch; times are of the whole batch, on the device")?;
+    writeln!(
+        out,
+        "{windows} windows in one batch, at most {} in the blocks together; times are of all of them, on the device",
+        report.micro
+    )?;
     writeln!(out, "\n{}", report.backend)?;
     if report.emulated {
         writeln!(out, "EMULATED: these times say nothing about any GPU")?;
@@ -289,9 +242,10 @@ fn print(report: &Report, out: &mut dyn Write) -> anyhow::Result<()> {
     let Spread { median, least, most } = report.wall_ms;
     writeln!(
         out,
-        "a batch with one new frame per window, by the host's clock: {median:.3} ms ({least:.3}-{most:.3}), {} launches; \
-         {:.0} windows/s",
+        "a batch with one new frame per window: {} launches ({} with all frames new), by the host's clock {median:.3} ms \
+         ({least:.3}-{most:.3}), {:.0} windows/s",
         report.launches_per_batch,
+        report.launches_all_new,
         *windows as f64 / median * 1e3
     )?;
     Ok(())

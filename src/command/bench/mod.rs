@@ -5,6 +5,8 @@ mod arrival;
 mod flop;
 #[cfg(all(feature = "cuda", unix))]
 mod gpu;
+#[cfg(all(feature = "cuda", unix))]
+mod gpu_round;
 mod memory;
 mod serve;
 pub mod subject;
@@ -47,6 +49,8 @@ pub struct Options {
     pub rounds: usize,
     /// Labels in `text` and `compare`.
     pub prompts: usize,
+    /// Windows that pass the blocks together on a GPU; none: as many as its L2 cache holds.
+    pub micro: Option<usize>,
     /// Machine-readable instead of a table.
     pub json: bool,
 }
@@ -98,6 +102,10 @@ pub fn run(options: &Options, out: &mut dyn Write) -> anyhow::Result<()> {
     if let Some(ordinal) = gpu::meant(options) {
         return gpu::run(options, ordinal, out);
     }
+    ensure!(
+        options.micro.is_none(),
+        "--micro cuts a GPU's batches, and this runs on the CPU: --device cuda:0"
+    );
     let report = measure(options)?;
     if options.json {
         writeln!(out, "{}", serde_json::to_string_pretty(&report)?)?;

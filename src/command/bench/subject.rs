@@ -153,9 +153,12 @@ fn on_gpu(_: &Config, ordinal: usize) -> Result<Box<dyn Backend>, BackendError> 
 
 /// A backend on a GPU with weights of the portable recipe; nothing is read from disk.
 #[cfg(all(feature = "cuda", unix))]
-pub fn synthetic_cuda(config: &Config, ordinal: usize) -> Result<backend::cuda::CudaBackend, BackendError> {
+pub fn synthetic_cuda(
+    config: &Config,
+    placement: impl Into<backend::cuda::Placement>,
+) -> Result<backend::cuda::CudaBackend, BackendError> {
     let mut source = |name: &str, shape: &[usize]| Ok::<_, ModelError>(recipe::tensor(name, shape));
-    backend::cuda::CudaBackend::from_source(config, &rule(config), ordinal, &mut source)
+    backend::cuda::CudaBackend::from_source(config, &rule(config), placement, &mut source)
 }
 
 /// A backend with weights of the portable recipe; nothing is read from disk.

@@ -45,7 +45,8 @@ fn describe(gpu: &Gpu) -> Result<(), CommandError> {
     if gpu.is_emulated() {
         say!("            this device is EMULATED, slowly, by the processor: for tests");
     }
-    say!("driver      CUDA {}, {}", gpu.driver, gpu.driver_path.display());
+    let release = gpu.driver_release().map_or(String::new(), |release| format!("{release}, "));
+    say!("driver      {release}CUDA {}, {}", gpu.driver, gpu.driver_path.display());
     say!("cuBLASLt    {}, {}", gpu.blas_version, gpu.blas_path.display());
     match gpu.kernels.starts_with("sm_") {
         true => say!("kernels     {}: machine code for this chip", gpu.kernels),
