@@ -81,7 +81,8 @@ pub(super) struct Sizes {
     pub windows: usize,
     /// Windows that pass the blocks together: as many as `cached_windows`, where nobody says otherwise.
     pub micro: usize,
-    /// Frames of one preparing call: two new ones of each window.
+    /// Frames of one preparing call: four new ones of each window, so that two calls prepare a batch of windows of 8
+    /// that share nothing.
     pub frames: usize,
     /// Frames that pass block 0 together.
     pub frame_step: usize,
@@ -93,7 +94,7 @@ impl Sizes {
     /// `windows`: a power of two. `micro`: any number, or none.
     pub fn new(config: &Config, l2_bytes: usize, windows: usize, micro: Option<usize>) -> Self {
         let micro = micro.unwrap_or_else(|| cached_windows(config, l2_bytes)).clamp(1, windows);
-        let frames = (2 * windows).max(config.num_frames);
+        let frames = (4 * windows).max(config.num_frames);
         let frame_step = (1 << (micro * config.num_frames).ilog2()).min(frames);
         let compared = (COMPARED_ROWS / config.patches()).clamp(1, windows);
         Self { windows, micro, frames, frame_step, compared: 1 << compared.ilog2() }
@@ -168,6 +169,12 @@ mod tests {
             assert!(((x + normalised + mlp) as f64 / 1e6 - rows).abs() < 0.1, "{name}");
             assert!(rows + weights < 52.4 && 2.0 * rows + weights > 52.4, "{name}");
         }
+        let sizes = Sizes::new(&config("base-patch32"), 50 << 20, 64, None);
+        assert_eq!(
+            (8 * 64usize).div_ceil(sizes.frames),
+            2,
+            "launches that prepare 64 windows of 8 new frames"
+        );
         // However small the cache is, products are of some size.
         assert_eq!(Sizes::new(&config("base-patch32"), 4 << 20, 64, None).micro, 4);
     }

@@ -242,7 +242,7 @@ fn print(report: &Report, out: &mut dyn Write) -> anyhow::Result<()> {
     let Spread { median, least, most } = report.wall_ms;
     writeln!(
         out,
-        "a batch with one new frame per window: {} launches ({} with all frames new), by the host's clock {median:.3} ms \
+        "a batch with one new frame per window: {} launches ({} where every frame is new), by the host's clock {median:.3} ms \
          ({least:.3}-{most:.3}), {:.0} windows/s",
         report.launches_per_batch,
         report.launches_all_new,
