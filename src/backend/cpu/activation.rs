@@ -44,7 +44,20 @@ pub(super) fn quick_gelu<const FMA: bool>(x: f32) -> f32 {
     }
     // n is in the low bits of `shifted`: into the exponent of p.
     let power = f32::from_bits(p.to_bits().wrapping_add(shifted.to_bits() << 23));
-    x / (1.0 + power)
+    x * reciprocal::<FMA>(1.0 + power)
+}
+
+/// 1/d for 1 ≤ d < 2^125, within 2 units in the last place; a vector's own division takes four times as
+/// long.
+///
+/// The guess, bits taken from a constant, leaves e = 1 − d·r of at most 0.051; r·(1 + e) leaves e², and
+/// r·(1 + e + e²) the cube of that.
+#[inline(always)]
+fn reciprocal<const FMA: bool>(d: f32) -> f32 {
+    let r = f32::from_bits(0x7ef3_11c3 - d.to_bits());
+    let r = mul_add::<FMA>(r, mul_add::<FMA>(-d, r, 1.0), r);
+    let e = mul_add::<FMA>(-d, r, 1.0);
+    mul_add::<FMA>(r, mul_add::<FMA>(e, e, e), r)
 }
 
 #[cfg(test)]
@@ -78,6 +91,30 @@ mod tests {
             let mut extremes = [f32::NEG_INFINITY, -1e30, -88.0, -0.0, 0.0];
             exp_all(isa, &mut extremes);
             assert_eq!(extremes, [0.0, 0.0, 0.0, 1.0, 1.0], "{}", isa.name());
+        }
+    }
+
+    per_isa! { fn reciprocals(values: &mut [f32]) = reciprocals_body }
+    #[inline(always)]
+    fn reciprocals_body<const FMA: bool>(values: &mut [f32]) {
+        values.iter_mut().for_each(|v| *v = reciprocal::<FMA>(*v));
+    }
+
+    #[test]
+    fn a_reciprocal_is_within_two_units_in_the_last_place() {
+        // Every mantissa's neighbourhood, at exponents from 0 to the largest that a sigmoid takes.
+        let inputs: Vec<f32> = (0..0x3e80_0000u32)
+            .step_by(0x1235)
+            .chain(0..300)
+            .map(|i| f32::from_bits(1f32.to_bits() + i))
+            .collect();
+        for isa in Isa::available() {
+            let mut values = inputs.clone();
+            reciprocals(isa, &mut values);
+            for (d, r) in inputs.iter().zip(&values) {
+                let relative = (f64::from(*r) * f64::from(*d) - 1.0).abs();
+                assert!(relative < 2.4e-7, "{}: 1/{d} = {r}, off by {relative}", isa.name());
+            }
         }
     }
 

@@ -11,7 +11,7 @@ use super::buffer::{Buffer, LINE, first, first_mut, prefetch};
 use super::gemm::Cpu;
 use super::isa::{per_isa, reduce};
 use super::kernel::{Ahead, F32Kernels, MAX_ROWS, Tile};
-use super::lhs::{Lhs, Writer};
+use super::lhs::{Lhs, Tiles, Writer};
 use super::linear::Linear;
 use super::transpose::{self, Transpose};
 
@@ -149,11 +149,8 @@ impl<'a> Task<'a> {
         self.pack_values::<NR>(packed_values);
         let query_lines = width.div_ceil(LINE);
         let mut tile = Tile::new();
-        // Even tiles: 50 queries are 5 × 10, not 4 × 12 + 2.
-        let tiles = item.queries.div_ceil(kernels.rows()).max(1);
-        let most = item.queries.div_ceil(tiles).max(1);
-        for top in (0..item.queries).step_by(most) {
-            let height = most.min(item.queries - top);
+        let tiles = Tiles::new(item.queries, kernels.rows());
+        for (top, height) in (0..tiles.count).map(|index| tiles.at(index)) {
             let kernel = kernels.for_rows(height);
             let mut places = [(0, 0); MAX_ROWS];
             to.rows(item.first + top, &mut places[..height]);

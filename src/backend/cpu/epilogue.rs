@@ -26,10 +26,10 @@ pub(super) struct Epilogue<'a> {
     pub outs: usize,
 }
 
-/// A tile's sums as f32: C columns of row `r` from column `c` on. By value: the compiler keeps them in
-/// vector registers, surely so if C is no more than one of them holds.
+/// A tile's sums as f32, on top of the bias: C columns of row `r` from column `c` on. By value: the compiler
+/// keeps them in vector registers, surely so if C is no more than one of them holds.
 pub(super) trait TileRows {
-    fn part<const C: usize>(&self, r: usize, c: usize) -> [f32; C];
+    fn part<const FMA: bool, const C: usize>(&self, r: usize, c: usize, bias: &[f32; C]) -> [f32; C];
 }
 
 /// Where a tile goes: some rows × the columns of one panel.
@@ -178,10 +178,7 @@ fn finish<const FMA: bool, const NR: usize, const C: usize, const GELU: bool>(
     r: usize,
     c: usize,
 ) -> [f32; C] {
-    let (mut values, bias) = (sums.part::<C>(r, c), *first::<C, _>(&bias[c..]));
-    for i in 0..C {
-        values[i] += bias[i];
-    }
+    let mut values = sums.part::<FMA, C>(r, c, first(&bias[c..]));
     if GELU {
         for value in &mut values {
             *value = quick_gelu::<FMA>(*value);

@@ -23,17 +23,25 @@ pub struct Lhs {
     pub(super) format: Format,
     pub rows: usize,
     pub k: usize,
-    /// Rows of every tile but the last.
-    pub(super) tile: usize,
+    pub(super) tiles: Tiles,
+}
+
+/// Rows cut into tiles whose heights differ by one at most: a low tile keeps the multipliers idle while
+/// it waits for its own sums.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Tiles {
+    /// Rows of each of the first `tall` tiles; the others have one less.
+    height: usize,
+    tall: usize,
+    pub count: usize,
 }
 
 /// Where rows and their lines are.
 #[derive(Clone, Copy)]
 struct Tiling {
-    rows: usize,
     /// Lines of a row.
     lines: usize,
-    tile: usize,
+    tiles: Tiles,
 }
 
 /// Takes whole rows from parallel tasks.
@@ -71,8 +79,7 @@ impl Lhs {
             Format::F32 => cpu.kernels.rows(),
             Format::Int8 | Format::Int8Fine => cpu.dots.rows(),
         };
-        // Even tiles: 50 rows are 5 × 10, not 4 × 12 + 2.
-        self.tile = rows.div_ceil(rows.div_ceil(most).max(1)).max(1);
+        self.tiles = Tiles::new(rows, most);
         (self.rows, self.k) = (rows, for_product.ins);
     }
 
@@ -80,7 +87,7 @@ impl Lhs {
     pub(super) fn reset(&mut self, cpu: &Cpu, rows: usize, for_product: &Linear) -> RowWriter<'_> {
         self.shape(cpu, rows, for_product);
         match self.format {
-            Format::F32 => RowWriter::F32(self.lines(self.tile)),
+            Format::F32 => RowWriter::F32(self.lines(self.tiles)),
             Format::Int8 | Format::Int8Fine => RowWriter::Int8(self.byte_lines()),
         }
     }
@@ -89,8 +96,8 @@ impl Lhs {
     pub(super) fn stage(&mut self, cpu: &Cpu, rows: usize, for_product: &Linear) -> Writer<'_> {
         self.shape(cpu, rows, for_product);
         // A tile of one row is a row-major row.
-        let tile = if self.format == Format::F32 { self.tile } else { 1 };
-        self.lines(tile)
+        let tiles = if self.format == Format::F32 { self.tiles } else { Tiles::new(rows, 1) };
+        self.lines(tiles)
     }
 
     /// Makes bytes of staged rows where the product takes bytes.
@@ -99,19 +106,19 @@ impl Lhs {
             return;
         }
         let values = std::mem::take(&mut self.values);
-        let (k, stride) = (self.k, self.k.next_multiple_of(LINE));
+        let (rows, k, stride) = (self.rows, self.k, self.k.next_multiple_of(LINE));
         let writer = self.byte_lines();
-        cpu.run_ranges(writer.tiling.rows, 8, |range| {
+        cpu.run_ranges(rows, 8, |range| {
             // SAFETY: each row is written by one task.
             range.for_each(|row| unsafe { writer.put(cpu, row, &values[row * stride..][..k]) });
         });
         self.values = values;
     }
 
-    fn lines(&mut self, tile: usize) -> Writer<'_> {
+    fn lines(&mut self, tiles: Tiles) -> Writer<'_> {
         let lines = self.k.div_ceil(LINE);
         let values = Shared::new(self.values.fit(self.rows * lines * LINE));
-        Writer { values, tiling: Tiling { rows: self.rows, lines, tile } }
+        Writer { values, tiling: Tiling { lines, tiles } }
     }
 
     fn byte_lines(&mut self) -> ByteWriter<'_> {
@@ -125,7 +132,7 @@ impl Lhs {
             bytes: Shared::new(self.bytes.fit(size)),
             fine: fine.then(|| Shared::new(self.fine.fit(size))),
             scales: Shared::new(&mut self.scales),
-            tiling: Tiling { rows: self.rows, lines, tile: self.tile },
+            tiling: Tiling { lines, tiles: self.tiles },
         }
     }
 
@@ -147,12 +154,37 @@ impl Lhs {
     }
 }
 
+impl Tiles {
+    pub fn new(rows: usize, most: usize) -> Self {
+        let count = rows.div_ceil(most);
+        let height = rows.div_ceil(count.max(1)).max(1);
+        Self { height, tall: rows - count * (height - 1), count }
+    }
+
+    /// First row and height of a tile.
+    #[inline(always)]
+    pub fn at(&self, index: usize) -> (usize, usize) {
+        match index.checked_sub(self.tall) {
+            None => (index * self.height, self.height),
+            Some(index) => (self.tall * self.height + index * (self.height - 1), self.height - 1),
+        }
+    }
+
+    /// The tile that holds a row.
+    #[inline(always)]
+    fn of(&self, row: usize) -> usize {
+        match row.checked_sub(self.tall * self.height) {
+            None => row / self.height,
+            Some(row) => self.tall + row / (self.height - 1),
+        }
+    }
+}
+
 impl Tiling {
     /// Where `row` starts, and the distance between its lines, in lines.
     #[inline(always)]
     fn row(&self, row: usize) -> (usize, usize) {
-        let first = row / self.tile * self.tile;
-        let height = self.tile.min(self.rows - first);
+        let (first, height) = self.tiles.at(self.tiles.of(row));
         (first * self.lines + row - first, height)
     }
 }
@@ -168,13 +200,17 @@ impl<'a> Writer<'a> {
     /// As [`Writer::row`], of the rows from `first` on.
     #[inline(always)]
     pub fn rows(&self, first: usize, at: &mut [(usize, usize)]) {
-        let Tiling { rows, lines, tile } = self.tiling;
-        let mut top = first / tile * tile;
-        for (row, at) in (first..).zip(at) {
-            if row - top == tile {
-                top = row;
+        let Tiling { lines, tiles } = self.tiling;
+        let (mut index, mut left) = (tiles.of(first), &mut at[..]);
+        let mut row = first;
+        while !left.is_empty() {
+            let (top, height) = tiles.at(index);
+            let (now, later) = left.split_at_mut((top + height - row).min(left.len()));
+            for at in now {
+                *at = ((top * lines + row - top) * LINE, height * LINE);
+                row += 1;
             }
-            *at = ((top * lines + row - top) * LINE, tile.min(rows - top) * LINE);
+            (index, left) = (index + 1, later);
         }
     }
 
@@ -257,6 +293,29 @@ impl ByteWriter<'_> {
             let at = (start + col / LINE_BYTES * step) * LINE_BYTES + col % LINE_BYTES;
             unsafe { self.bytes.part(at, now.len()) }.copy_from_slice(now);
             (col, rest) = (col + now.len(), later);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_row_is_in_one_tile_and_tiles_differ_by_one_row_at_most() {
+        for most in [1, 4, 6, 12, 14] {
+            for rows in 0..420 {
+                let tiles = Tiles::new(rows, most);
+                let mut next = 0;
+                for index in 0..tiles.count {
+                    let (first, height) = tiles.at(index);
+                    assert!(first == next && height <= most, "{rows} {most}: tile {index}");
+                    assert!(height + 1 >= tiles.at(0).1 && height > 0, "{rows} {most}: tile {index}");
+                    assert!((first..first + height).all(|row| tiles.of(row) == index), "{rows} {most}");
+                    next += height;
+                }
+                assert!(next == rows && tiles.count == rows.div_ceil(most), "{rows} {most}");
+            }
         }
     }
 }

@@ -106,8 +106,7 @@ impl Vision {
     ) -> Vec<Frame> {
         let size = self.tokens * self.width;
         let next = self.rest.first().map(|(_, block)| block);
-        let qkv = || Buffer::zeroed(next.map_or(0, |_| 3 * size));
-        let empty = || Frame { rows: Vec::new(), qkv: qkv() };
+        let empty = || Frame { rows: Vec::new(), qkv: Buffer::default() };
         let mut states: Vec<Frame> = frames.iter().map(|_| empty()).collect();
         let x = Shared::new(window.x.fit(frames.len() * size));
         let to = Shared::new(&mut states);
@@ -128,7 +127,7 @@ impl Vision {
                 let state = unsafe { &mut to.part(i, 1)[0] };
                 state.rows = rows.to_vec();
                 if let Some(block) = next {
-                    block.project(cpu, &mut scratch.lhs, rows, &mut state.qkv);
+                    block.project(cpu, &mut scratch.lhs, rows, state.qkv.fit(3 * size));
                 }
             }
         };
@@ -154,7 +153,9 @@ impl Vision {
     ) {
         let (width, size) = (self.width, self.tokens * self.width);
         let x = window.x.fit(frames * size);
-        x.chunks_mut(size).enumerate().for_each(|(t, rows)| rows.copy_from_slice(&frame(t).rows));
+        // The first messages need the class rows only; who takes a frame on copies the rest.
+        let own = if self.rest.is_empty() { size } else { width };
+        x.chunks_mut(size).zip(0..).for_each(|(rows, t)| rows[..own].copy_from_slice(&frame(t).rows[..own]));
         let messages = window.messages.fit(frames * width);
         let seen = window.seen.fit(frames * 3 * width);
         for (layer, (message, block)) in self.rest.iter().enumerate() {
@@ -167,6 +168,9 @@ impl Vision {
                 let seen = &seen[range.start * 3 * width..range.end * 3 * width];
                 let (spans, extra) = (Spans::Equal(self.tokens), Extra::Each(seen));
                 if layer == 0 {
+                    for (rows, t) in rows.chunks_mut(size).zip(range.clone()) {
+                        rows.copy_from_slice(&frame(t).rows);
+                    }
                     let of_frame = |t: usize| &frame(range.start + t).qkv[..];
                     block.forward_projected(cpu, scratch, rows, &of_frame, spans, extra, false);
                 } else {
