@@ -87,7 +87,7 @@ impl Lhs {
     pub(super) fn reset(&mut self, cpu: &Cpu, rows: usize, for_product: &Linear) -> RowWriter<'_> {
         self.shape(cpu, rows, for_product);
         match self.format {
-            Format::F32 => RowWriter::F32(self.lines(self.tiles)),
+            Format::F32 => RowWriter::F32(self.lines(self.tiles, self.k.div_ceil(LINE))),
             Format::Int8 | Format::Int8Fine => RowWriter::Int8(self.byte_lines()),
         }
     }
@@ -95,9 +95,17 @@ impl Lhs {
     /// As [`Lhs::reset`], for a producer of parts of rows, which calls [`Lhs::complete`] in the end.
     pub(super) fn stage(&mut self, cpu: &Cpu, rows: usize, for_product: &Linear) -> Writer<'_> {
         self.shape(cpu, rows, for_product);
-        // A tile of one row is a row-major row.
-        let tiles = if self.format == Format::F32 { self.tiles } else { Tiles::new(rows, 1) };
-        self.lines(tiles)
+        match self.format {
+            Format::F32 => self.lines(self.tiles, self.k.div_ceil(LINE)),
+            // A tile of one row is a row-major row.
+            Format::Int8 | Format::Int8Fine => self.lines(Tiles::new(rows, 1), self.staged_lines()),
+        }
+    }
+
+    /// Lines from a staged row to the next. Odd: 3072 values lie a multiple of 4096 bytes apart, so that a
+    /// tile's rows would fight for one set of the first-level cache.
+    fn staged_lines(&self) -> usize {
+        self.k.div_ceil(LINE) | 1
     }
 
     /// Makes bytes of staged rows where the product takes bytes.
@@ -106,7 +114,7 @@ impl Lhs {
             return;
         }
         let values = std::mem::take(&mut self.values);
-        let (rows, k, stride) = (self.rows, self.k, self.k.next_multiple_of(LINE));
+        let (rows, k, stride) = (self.rows, self.k, self.staged_lines() * LINE);
         let writer = self.byte_lines();
         cpu.run_ranges(rows, 8, |range| {
             // SAFETY: each row is written by one task.
@@ -115,8 +123,7 @@ impl Lhs {
         self.values = values;
     }
 
-    fn lines(&mut self, tiles: Tiles) -> Writer<'_> {
-        let lines = self.k.div_ceil(LINE);
+    fn lines(&mut self, tiles: Tiles, lines: usize) -> Writer<'_> {
         let values = Shared::new(self.values.fit(self.rows * lines * LINE));
         Writer { values, tiling: Tiling { lines, tiles } }
     }
