@@ -105,6 +105,11 @@ impl CudaBackend {
         self.weight_bytes
     }
 
+    /// The loaded kernels' target, such as `sm_90`; `compute_80` where the driver compiled them.
+    pub fn kernels(&self) -> &'static str {
+        self.launcher.kernels.target
+    }
+
     /// Windows that pass the blocks together.
     pub fn micro(&self) -> usize {
         self.work.sizes.micro
@@ -431,7 +436,7 @@ impl Backend for CudaBackend {
 
     fn describe(&self) -> String {
         let gpu = &self.launcher.context.gpu;
-        format!("cuda:{}, {} ({}), CUDA {}, f16", gpu.ordinal, gpu.name, gpu.kernels, gpu.driver)
+        format!("cuda:{}, {} ({}), CUDA {}, f16", gpu.ordinal, gpu.name, self.kernels(), gpu.driver)
     }
 
     fn set_trace(&mut self, trace: Option<Trace>) {

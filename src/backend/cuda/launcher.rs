@@ -10,10 +10,10 @@ use std::sync::Arc;
 
 use super::CudaError;
 use super::device::{Context, Event, Graph, Stream};
+use super::driver::Gpu;
 use super::functions::Kernels;
 use super::memory::{At, Buffer, Pinned, Plain};
 use super::product::Products;
-use super::runtime::Gpu;
 use super::sys;
 
 /// Which stream work goes to.
