@@ -242,7 +242,7 @@ impl CudaBackend {
         });
         if let Err(error) = launched {
             // What was queued of it is done with its slots and inputs before others take them.
-            let _ = launcher.finish();
+            let _ = launcher.settle();
             work.ring.give_back(&slots);
             return Err(error.into());
         }
@@ -295,7 +295,8 @@ impl CudaBackend {
         if traced {
             work.slots.send(launcher, bucket * frames)?;
             let tracer = &mut Tracer { launcher, trace };
-            steps.try_for_each(|first| step(first, tracer))?;
+            let launched = steps.try_for_each(|first| step(first, tracer));
+            launched.inspect_err(|_| drop(launcher.settle()))?;
         } else {
             graphs.run(launcher, Key::Encode(bucket), || {
                 work.slots.send(launcher, bucket * frames)?;

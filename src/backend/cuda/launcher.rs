@@ -79,6 +79,12 @@ impl Launcher {
         self.main.synchronize()
     }
 
+    /// Waits for all work of both lanes: after an error, which may have come inside a fork.
+    pub fn settle(&self) -> Result<(), CudaError> {
+        let side = self.side.synchronize();
+        self.main.synchronize().and(side)
+    }
+
     pub fn launches(&self) -> u64 {
         self.launches.get()
     }
@@ -161,8 +167,7 @@ impl Launcher {
 
 impl Drop for Launcher {
     fn drop(&mut self) {
-        let _ = self.context.enter();
-        let _ = self.side.synchronize();
-        let _ = self.main.synchronize();
+        let _visit = self.context.visit();
+        let _ = self.settle();
     }
 }
