@@ -87,6 +87,8 @@ extern "C" __global__ void __launch_bounds__(256)
                     for (int j = 0; j < 8; j++) values[j] = fmaf((values[j] - mean) * scale, g[j], s[j]);
                     pair[half_tile] = pack_8(values);
                 }
+                // The lanes of rows and columns that are none come together with the others.
+                __syncwarp();
                 const uint32 low[4] = {pair[0].x, pair[1].x, pair[0].y, pair[1].y};
                 const uint32 high[4] = {pair[0].z, pair[1].z, pair[0].w, pair[1].w};
                 const uint32 low_weights[2] = {weights[i].x, weights[i].y};

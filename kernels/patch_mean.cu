@@ -35,7 +35,10 @@ extern "C" __global__ void __launch_bounds__(256)
     for (int i = 0; i < ROW_CHUNKS; i++) {
         int chunk = threadIdx.x % WARP + i * WARP;
         if (chunk < chunks) {
-            for (int j = 0; j < 8; j++) sums[warp * width + 8 * chunk + j] = sum.values[i][j];
+            float4* to = reinterpret_cast<float4*>(sums + warp * width + 8 * chunk);
+            const float* from = sum.values[i];
+            to[0] = make_float4(from[0], from[1], from[2], from[3]);
+            to[1] = make_float4(from[4], from[5], from[6], from[7]);
         }
     }
     __syncthreads();

@@ -238,7 +238,7 @@ meet_device() {
         emulated=yes rounds=1
         device="EMULATED $device"
     fi
-    if [ -z "$device" ]; then
+    if [ -z "$device" ] || grep -q '^cuBLASLt *MISSING' "$log"; then
         device="no GPU"
         [ "${chosen[*]}" = faults ] || {
             pack_logs

@@ -82,7 +82,7 @@ doctor() {
     echo "$said"
     # Clocks and who else is on it, for whoever wonders about the figures.
     nvidia-smi 2>&1 || true
-    echo "remark: $(sed -nE '/^graphics /s/^graphics +//p; /DIFFERENT|UNUSABLE|DAMAGED/p' <<<"$said" | paste -sd ';')"
+    echo "remark: $(sed -nE '/^graphics /s/^graphics +//p; /MISSING,|DIFFERENT|UNUSABLE|DAMAGED/p' <<<"$said" | paste -sd ';')"
     return "$status"
 }
 

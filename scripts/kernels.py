@@ -2,7 +2,7 @@
 
 python scripts/kernels.py KERNELS_FOLDER SITE_PACKAGES
 
-One program of all kernels per chip. Beside them `sources`: a hash of what they were made from, which
+One program of all kernels per chip. Beside them `sources`: a hash of what they were made from, and how, which
 tests/cuda_images.rs compares. It guards against forgetting, so FNV-1a will do.
 """
 
@@ -17,11 +17,17 @@ OPTIONS = ["--std=c++17", "--device-as-default-execution-space"]
 
 
 def source_hash(folder):
-    """FNV-1a of the names and contents of kernels/*.cu and *.cuh, in the order of their names."""
-    value = 0xCBF29CE484222325
+    """FNV-1a of the names and contents of kernels/*.cu and *.cuh, in the order of their names, and of the recipe: the
+    lines of the two scripts that name compiler, targets and options."""
+    parts = []
     for file in sorted([*folder.glob("*.cu"), *folder.glob("*.cuh")]):
-        for byte in file.name.encode() + b"\0" + file.read_bytes() + b"\0":
-            value = (value ^ byte) * 0x100000001B3 % 2**64
+        parts += [file.name.encode(), file.read_bytes()]
+    for script in [Path(__file__), Path(__file__).with_suffix(".sh")]:
+        lines = script.read_text().splitlines()
+        parts += [line.encode() for line in lines if line.startswith(("TARGETS =", "OPTIONS =", "wanted=("))]
+    value = 0xCBF29CE484222325
+    for byte in b"".join(part + b"\0" for part in parts):
+        value = (value ^ byte) * 0x100000001B3 % 2**64
     return f"{value:016x}"
 
 

@@ -148,10 +148,10 @@ impl Engine {
             let (model, spec) = (model.clone(), spec.clone());
             move || Ok(crate::backend::open(&model, spec.device, spec.precision, spec.threads)?)
         };
-        // With `auto` a device that is lost later is no reason to stop. f16 is the GPU's alone.
+        // With `auto` a device that is lost later, or fails again and again, is no reason to stop.
         let fallback = (spec.device == Device::Auto).then(|| {
             let (model, threads) = (model.clone(), spec.threads);
-            let precision = if spec.precision == Precision::F16 { Precision::Auto } else { spec.precision };
+            let precision = spec.precision.in_place_of_gpu();
             let load = move || Ok(crate::backend::open(&model, Device::Cpu, precision, threads)?);
             Box::new(load) as worker::Load
         });
@@ -166,7 +166,7 @@ impl Engine {
     }
 
     /// An engine of its own, outside the process's registry. `fallback` opens what goes on when the device
-    /// is lost.
+    /// is lost or keeps failing.
     fn start(
         model: Arc<Model>,
         load: worker::Load,

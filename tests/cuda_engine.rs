@@ -1,13 +1,13 @@
 //! The engine over the CUDA backend: streams with labels of their own, labels that change, a device that is
-//! lost.
+//! lost or keeps failing.
 #![cfg(all(feature = "cuda", unix))]
 
 mod cuda_device;
 
-use std::process::{Command, Output};
+use std::process::Output;
 use std::sync::{Arc, Mutex};
 
-use cuda_device::{device, root, say};
+use cuda_device::{device, fail_launches, on_failing_device, root};
 use gstxclip::backend::{Device, Precision};
 use gstxclip::engine::{Dropped, Engine, Frame, Job, Prompts, Spec};
 use gstxclip::model::{Heads, generate, recipe};
@@ -97,17 +97,7 @@ fn streams_with_labels_that_change_do_not_disturb_each_other() {
 
 /// This test again, in a process where the device is lost at its N-th kernel. None without an emulated one.
 fn with_lost_device(test: &str, device_name: &str) -> Option<Output> {
-    if !device()?.is_emulated() {
-        say(&format!("SKIPPED {test}: only an emulated device dies on demand"));
-        return None;
-    }
-    let child = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", test, "--nocapture"])
-        .env(CHILD, device_name)
-        .env("XCLIP_EMULATED_FAULT", "lost:300")
-        .output()
-        .unwrap();
-    Some(child)
+    on_failing_device(test, &[(CHILD, device_name), ("XCLIP_EMULATED_FAULT", "lost:300")])
 }
 
 fn child_device() -> Option<Device> {
@@ -159,4 +149,49 @@ fn a_device_lost_under_its_own_name_fails_every_later_window_with_its_message() 
     let Some(child) = with_lost_device(test, "cuda:0") else { return };
     let said = String::from_utf8_lossy(&child.stderr) + String::from_utf8_lossy(&child.stdout);
     assert!(child.status.success(), "{said}");
+}
+
+/// Another program takes the memory, and gives it back or does not.
+#[test]
+fn a_device_that_keeps_failing_hands_over_to_the_cpu_under_auto_and_is_an_error_by_its_name() {
+    if let Some(device) = child_device() {
+        let (_dir, engine) = open(device, Precision::Auto);
+        let windows: Vec<_> = (0..6).map(|_| (2, prompts(&[1, 2, 3]))).collect();
+        // Eager, captured, replayed.
+        assert!(stream(&engine, &windows).iter().all(|scores| scores.is_ok()));
+        let failed =
+            |scores: &[Scores]| -> Vec<bool> { scores.iter().map(|scores| scores.is_err()).collect() };
+        // What passes by costs its own windows, however often.
+        for _ in 0..2 {
+            fail_launches(0, 2);
+            let scores = stream(&engine, &windows);
+            assert_eq!(failed(&scores), [true, true, false, false, false, false]);
+            let error = scores[0].as_ref().unwrap_err().to_string();
+            assert!(
+                error.contains("ran out of memory on the GPU") && error.contains("nvidia-smi"),
+                "{error}"
+            );
+        }
+        assert_eq!(engine.takeover(), None);
+        fail_launches(0, i64::MAX);
+        let scores = stream(&engine, &windows);
+        if device == Device::Auto {
+            assert_eq!(failed(&scores), [true, true, false, false, false, false]);
+            let why = engine.takeover().expect("the third window in a row");
+            assert!(why.contains("the CPU takes over") && why.contains("ran out of memory"), "{why}");
+        } else {
+            assert_eq!(failed(&scores), [true; 6]);
+            assert_eq!(engine.takeover(), None);
+            // It goes on when there is memory again.
+            fail_launches(0, 0);
+            assert_eq!(failed(&stream(&engine, &windows)), [false; 6]);
+        }
+        return;
+    }
+    let test = "a_device_that_keeps_failing_hands_over_to_the_cpu_under_auto_and_is_an_error_by_its_name";
+    for device in ["auto", "cuda:0"] {
+        let Some(child) = on_failing_device(test, &[(CHILD, device)]) else { return };
+        let said = String::from_utf8_lossy(&child.stderr) + String::from_utf8_lossy(&child.stdout);
+        assert!(child.status.success(), "{device}: {said}");
+    }
 }

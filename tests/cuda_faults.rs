@@ -32,11 +32,18 @@ impl Run {
 
 fn xclipd(libraries: &Path, device: &str, environment: &[(&str, &str)]) -> Run {
     let golden = root().join("tests/golden/small");
+    let vectors = golden.join("golden.safetensors");
+    let arguments =
+        ["verify", "--model", golden.to_str().unwrap(), "--golden", vectors.to_str().unwrap(), "--device"];
+    // `--precision` may come behind the device.
+    run(libraries, arguments.into_iter().chain(device.split(' ')), environment)
+}
+
+fn run<'a>(libraries: &Path, arguments: impl Iterator<Item = &'a str>, environment: &[(&str, &str)]) -> Run {
     // Where the tests were carried to another machine, it is elsewhere.
     let program = std::env::var_os("XCLIP_TEST_XCLIPD").unwrap_or(env!("CARGO_BIN_EXE_xclipd").into());
     let said = Command::new(program)
-        .args(["verify", "--model", golden.to_str().unwrap(), "--device", device])
-        .args(["--golden", golden.join("golden.safetensors").to_str().unwrap()])
+        .args(arguments)
         .env("XCLIP_CUDA_LIB_DIR", libraries)
         .env("NO_COLOR", "1")
         .env_remove("RUST_LOG")
@@ -92,7 +99,7 @@ fn no_driver_is_said_with_where_it_was_looked_for() {
 }
 
 /// (fault, what the message says, its mend)
-const FAULTS: [(&str, &str, &str); 7] = [
+const FAULTS: [(&str, &str, &str); 9] = [
     ("no-device", "device cuda:0 does not exist: the driver shows 0 GPUs", "nvidia-smi -L"),
     ("old-driver", "is too old: it speaks CUDA 11.4, needed is 12.0", "Update it to driver 525"),
     ("init:34", "does not start: cuInit says CUDA_ERROR_STUB_LIBRARY", "the driver's own folder"),
@@ -103,6 +110,12 @@ const FAULTS: [(&str, &str, &str); 7] = [
         "restart the machine after a driver's update",
     ),
     ("init:999", "cuInit says CUDA_ERROR_UNKNOWN", "nvidia-modprobe -u"),
+    (
+        "retain:46",
+        "cannot be had: cuDevicePrimaryCtxRetain says CUDA_ERROR_DEVICE_UNAVAILABLE",
+        "nvidia-smi -c DEFAULT",
+    ),
+    ("retain:807", "says CUDA_ERROR_MPS_SERVER_NOT_READY", "nvidia-cuda-mps-control"),
     ("no-image", "the kernels for sm_90 do not load on this driver", "Update the driver"),
 ];
 
@@ -134,6 +147,93 @@ fn with_auto_the_cpu_takes_over_with_at_most_one_warning() {
         let card = || xclipd(&libraries, "cuda:0", &[fault]).error().contains("NVIDIA card");
         let expected = usize::from(fault.1 != "no-device" || card());
         assert_eq!(run.warnings().len(), expected, "{fault:?}: {}", run.log);
+    }
+}
+
+/// f16 is the GPU's alone; who leaves the device open gets what the CPU has.
+#[test]
+fn with_auto_the_cpu_takes_over_from_f16_too() {
+    let Some(libraries) = libraries() else { return };
+    for (fault, why) in
+        [("old-driver", "is too old: it speaks CUDA 11.4"), ("no-image", "do not load on this driver")]
+    {
+        let run = xclipd(&libraries, "auto --precision f16", &[("XCLIP_EMULATED_FAULT", fault)]);
+        assert!(run.passed && run.out.starts_with("cpu"), "{}{}", run.out, run.log);
+        let warnings = run.warnings();
+        assert!(warnings.len() == 1 && warnings[0].contains(why), "{}", run.log);
+    }
+    let run = xclipd(&libraries, "cuda:0 --precision f16", &[("XCLIP_EMULATED_FAULT", "old-driver")]);
+    assert!(run.error().contains("is too old"), "{}", run.error());
+}
+
+#[test]
+fn auto_takes_the_first_gpu_that_can_be_used() {
+    let Some(libraries) = libraries() else { return };
+    let two = |device: &str, chips: &str, fault: &str| {
+        let environment = [("XCLIP_EMULATED_CAPABILITY", chips), ("XCLIP_EMULATED_FAULT", fault)];
+        xclipd(&libraries, device, &environment)
+    };
+    for (chips, fault, first) in [
+        ("9.0,9.0", "", "cuda:0"),
+        ("7.5,8.9", "", "cuda:1"),
+        ("9.0,8.0", "retain:46", "cuda:1"),
+        ("7.5,7.0", "", "cpu"),
+    ] {
+        let run = two("auto", chips, fault);
+        assert!(run.passed && run.out.starts_with(first), "{chips} {fault}: {}{}", run.out, run.log);
+        assert_eq!(run.warnings().len(), usize::from(first == "cpu"), "{}", run.log);
+    }
+    // Of several reasons the first one.
+    assert!(two("auto", "7.5,7.0", "").warnings()[0].contains("compute capability 7.5"));
+    assert!(two("cuda:0", "7.5,8.9", "").error().contains("compute capability 7.5"));
+    assert!(two("cuda:1", "7.5,8.9", "").passed);
+    assert!(two("cuda:2", "7.5,8.9", "").error().contains("the driver shows 2 GPUs"));
+}
+
+/// Tegra's chips are not promised to run what is made for cards of their number.
+#[test]
+fn a_chip_that_refuses_machine_code_takes_what_its_driver_compiles() {
+    let Some(libraries) = libraries() else { return };
+    let environment = [("XCLIP_EMULATED_CAPABILITY", "8.7"), ("XCLIP_EMULATED_FAULT", "no-cubin")];
+    let run = xclipd(&libraries, "cuda:0", &environment);
+    assert!(run.passed && run.out.lines().next().unwrap().contains("(compute_80)"), "{}{}", run.out, run.log);
+}
+
+#[test]
+fn doctor_shows_every_gpu_and_which_kernels_it_took() {
+    let Some(libraries) = libraries() else { return };
+    let doctor = |libraries: &Path, environment: &[(&str, &str)]| {
+        run(libraries, ["doctor", "--model", "/nonexistent"].into_iter(), environment).out
+    };
+    let said = doctor(&libraries, &[("XCLIP_EMULATED_CAPABILITY", "7.5,8.6,9.0")]);
+    for line in [
+        "graphics    cuda:0: not used: emulated device has compute capability 7.5",
+        "            cuda:1 emulated device, compute capability 8.6",
+        "            cuda:2 emulated device, compute capability 9.0",
+        "driver      CUDA 12.0, ",
+        "cuBLASLt    12.",
+        "kernels     sm_86: machine code for this chip",
+        "golden      cuda:1: all ",
+        "kernels     sm_90: ",
+        "golden      cuda:2: all ",
+    ] {
+        assert!(said.lines().any(|found| found.starts_with(line)), "no `{line}` in\n{said}");
+    }
+    let environment = [("XCLIP_EMULATED_CAPABILITY", "8.7"), ("XCLIP_EMULATED_FAULT", "no-cubin")];
+    let said = doctor(&libraries, &environment);
+    assert!(said.contains("kernels     compute_80: compiled by the driver"), "{said}");
+    if is_installed("libcublasLt.so.12") {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::copy(libraries.join("libcuda.so.1"), folder.path().join("libcuda.so.1")).unwrap();
+    let said = doctor(folder.path(), &[]);
+    for line in [
+        "graphics    cuda:0 emulated device",
+        "driver      CUDA 12.0, ",
+        "cuBLASLt    MISSING, the model runs on",
+    ] {
+        assert!(said.lines().any(|found| found.starts_with(line)), "no `{line}` in\n{said}");
     }
 }
 

@@ -2,7 +2,16 @@
 
 use std::path::Path;
 
-/// FNV-1a of the names and contents of kernels/*.cu and *.cuh in the order of their names, as
+/// The lines of scripts/kernels.py and .sh that name compiler, targets and options.
+fn recipe(scripts: &Path) -> Vec<String> {
+    let text = |name: &str| std::fs::read_to_string(scripts.join(name)).unwrap();
+    let (python, shell) = (text("kernels.py"), text("kernels.sh"));
+    let says =
+        |line: &&str| ["TARGETS =", "OPTIONS =", "wanted=("].iter().any(|start| line.starts_with(start));
+    python.lines().chain(shell.lines()).filter(says).map(String::from).collect()
+}
+
+/// FNV-1a of the names and contents of kernels/*.cu and *.cuh in the order of their names, and of the recipe, as
 /// scripts/kernels.py writes it.
 fn source_hash(folder: &Path) -> String {
     let mut files: Vec<_> = std::fs::read_dir(folder)
@@ -12,12 +21,14 @@ fn source_hash(folder: &Path) -> String {
         .collect();
     files.sort();
     assert!(!files.is_empty(), "no sources in {}", folder.display());
+    let recipe = recipe(&folder.parent().unwrap().join("scripts"));
+    assert_eq!(recipe.len(), 3, "{recipe:?}");
+    let names = files.iter().map(|file| file.file_name().unwrap().as_encoded_bytes().to_vec());
+    let sources = names.zip(&files).flat_map(|(name, file)| [name, std::fs::read(file).unwrap()]);
     let mut hash = 0xcbf2_9ce4_8422_2325u64;
-    for file in files {
-        let name = file.file_name().unwrap().as_encoded_bytes().to_vec();
-        for byte in [name, vec![0], std::fs::read(&file).unwrap(), vec![0]].concat() {
-            hash = (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3);
-        }
+    for mut part in sources.chain(recipe.into_iter().map(String::into_bytes)) {
+        part.push(0);
+        part.iter().for_each(|byte| hash = (hash ^ u64::from(*byte)).wrapping_mul(0x100_0000_01b3));
     }
     format!("{hash:016x}")
 }
@@ -29,7 +40,7 @@ fn the_embedded_kernels_are_made_from_the_sources_beside_them() {
     assert_eq!(
         made_from.trim(),
         source_hash(&folder),
-        "kernels/*.cu changed since kernels/cubins was made: run `make kernels` and commit what it writes"
+        "kernels/*.cu or their compilation changed since kernels/cubins was made: run `make kernels` and commit what it writes"
     );
 }
 

@@ -3,7 +3,7 @@
 
 mod cuda_device;
 
-use cuda_device::{device, root};
+use cuda_device::{current_context, device, fail_launches, on_failing_device, pending, root};
 use gstxclip::backend::cuda::{CudaBackend, Placement};
 use gstxclip::backend::{Backend, BackendError, ClipFeatures, Device, Precision, Prepared, TextFeatures};
 use gstxclip::command::bench::{self, subject};
@@ -82,6 +82,103 @@ fn a_replayed_graph_gives_what_single_launches_give() {
             "prepare, encode and compare: one graph each"
         );
     }
+}
+
+/// The graph stays, its labels change: other vectors, and fewer of them.
+#[test]
+fn labels_that_change_under_a_replayed_graph_give_what_single_launches_give() {
+    let Some(mut bench) = open(13) else { return };
+    let states = bench.windows(2);
+    let texts = bench.texts.clone();
+    // Within one size of launches; the second ones have not been on the device before.
+    let (before, after) = ([&texts[..7]; 2], [&texts[7..12], &texts[10..13]]);
+    let replayed = |bench: &mut Bench, texts: &[&[TextFeatures]]| {
+        let launches = bench.backend.launches();
+        let logits = bench.score(&states, texts);
+        assert_eq!(bench.backend.launches() - launches, 2, "encode and compare are replayed, a graph each");
+        logits
+    };
+    // Eager, captured.
+    for _ in 0..2 {
+        bench.score(&states, &before);
+    }
+    let first = replayed(&mut bench, &before);
+    let changed = replayed(&mut bench, &after);
+    assert_eq!(changed.iter().map(Vec::len).collect::<Vec<_>>(), [5, 3]);
+    assert!(!near(&changed[0][..3], &first[0][..3]), "{changed:?}");
+    assert_eq!(replayed(&mut bench, &before), first, "bit by bit");
+    bench.backend.set_graphs(false);
+    assert_eq!(bench.score(&states, &after), changed);
+}
+
+#[test]
+fn windows_without_labels_leave_nothing_pending() {
+    const CHILD: &str = "XCLIP_TEST_PENDING";
+    if std::env::var_os(CHILD).is_some() {
+        let mut bench = open(1).unwrap();
+        let states = bench.windows(1);
+        assert_eq!(bench.score(&states, &[&[]]), [[0f32; 0]]);
+        assert_eq!(pending(), 0);
+        return;
+    }
+    // Streams of other tests have work of their own.
+    let Some(child) = on_failing_device("windows_without_labels_leave_nothing_pending", &[(CHILD, "")])
+    else {
+        return;
+    };
+    assert!(child.status.success(), "{}", String::from_utf8_lossy(&child.stdout));
+}
+
+/// Whichever launch fails, be it between a fork of the lanes and their join.
+#[test]
+fn after_an_error_nothing_is_pending_and_the_next_batch_is_right() {
+    const CHILD: &str = "XCLIP_TEST_FAILING";
+    if std::env::var_os(CHILD).is_some() {
+        let mut bench = open(3).unwrap();
+        bench.backend.set_graphs(false);
+        let texts = bench.texts.clone();
+        let states = bench.windows(2);
+        let expected = bench.score(&states, &[&texts, &texts]);
+        for passing in 0.. {
+            fail_launches(passing, 1);
+            let frames = bench.frames(2 * bench.config.num_frames, 5);
+            let prepared = bench.backend.prepare(&frames.iter().collect::<Vec<_>>());
+            let scored = prepared.and_then(|states| {
+                let clips: Vec<_> =
+                    states.chunks(bench.config.num_frames).map(|clip| (clip, &texts[..])).collect();
+                bench.backend.score(&clips)
+            });
+            match scored {
+                Err(error) => assert!(error.to_string().contains("ran out of memory"), "{error}"),
+                Ok(logits) => {
+                    assert_eq!(logits, expected);
+                    assert!(passing > 20, "{passing} launches in all");
+                    break;
+                }
+            }
+            assert_eq!(pending(), 0, "after the failure of launch {passing}");
+            if passing % 10 == 0 {
+                assert_eq!(bench.score(&states, &[&texts, &texts]), expected, "after launch {passing}");
+            }
+        }
+        return;
+    }
+    let test = "after_an_error_nothing_is_pending_and_the_next_batch_is_right";
+    let Some(child) = on_failing_device(test, &[(CHILD, "")]) else { return };
+    let said = String::from_utf8_lossy(&child.stderr) + String::from_utf8_lossy(&child.stdout);
+    assert!(child.status.success(), "{said}");
+}
+
+/// The last owner may be any thread, with a context of its own.
+#[test]
+fn a_thread_that_drops_a_backend_has_the_context_it_had_before() {
+    let Some(bench) = open(1) else { return };
+    assert!(!current_context().is_null(), "the thread that opened it is its own");
+    let other = move || {
+        drop(bench);
+        assert!(current_context().is_null());
+    };
+    std::thread::spawn(other).join().unwrap();
 }
 
 #[test]

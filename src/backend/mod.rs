@@ -58,6 +58,13 @@ pub enum Precision {
     Int8,
 }
 
+impl Precision {
+    /// What the CPU computes in where `Device::Auto` had a GPU in mind: f16 is the GPU's alone.
+    pub(crate) fn in_place_of_gpu(self) -> Self {
+        if self == Precision::F16 { Precision::Auto } else { self }
+    }
+}
+
 #[derive(Debug, thiserror::Error)]
 pub enum BackendError {
     #[error("device `{0}` does not exist here; available: auto, cpu, cuda:0, cuda:1, …")]
@@ -87,6 +94,15 @@ impl BackendError {
         #[cfg(all(feature = "cuda", unix))]
         if let BackendError::Cuda(error) = self {
             return error.is_lost();
+        }
+        false
+    }
+
+    /// The device or its libraries failed, not the input: the same call may succeed later, or on another device.
+    pub fn is_device_fault(&self) -> bool {
+        #[cfg(all(feature = "cuda", unix))]
+        if let BackendError::Cuda(error) = self {
+            return !matches!(error, cuda::CudaError::Refused(_));
         }
         false
     }
@@ -245,8 +261,8 @@ pub fn check(device: Device, precision: Precision) -> Result<(), BackendError> {
 /// Loads a checkpoint on a device. Reads, checks and packs all weights: seconds for a large one.
 /// `threads` of the CPU: 0 takes one per available core.
 ///
-/// `Device::Auto` takes GPU 0 where there is one and it has the precision asked for; if it cannot be opened
-/// (no memory, a checkpoint it does not take), the CPU takes over, which is worth one warning.
+/// `Device::Auto` takes the first GPU that can be used, where there is one and it has the precision asked for; if
+/// none of them can (no memory, a checkpoint it does not take), the CPU takes over, which is worth one warning.
 pub fn open(
     model: &Model,
     device: Device,
@@ -257,12 +273,11 @@ pub fn open(
     let opened = match device {
         Device::Cpu => on_cpu(model, precision, threads)?.into(),
         Device::Cuda(ordinal) => on_gpu(model, ordinal)?.into(),
-        Device::Auto => match gpu_of_auto(model, precision) {
+        Device::Auto => match gpu_of_auto(precision, |ordinal| on_gpu(model, ordinal)) {
             Ok(Some(backend)) => backend.into(),
-            Ok(None) => on_cpu(model, precision, threads)?.into(),
-            Err(unusable) => {
-                let backend = on_cpu(model, precision, threads)?;
-                Opened { backend, unusable: Some(unusable) }
+            other => {
+                let backend = on_cpu(model, precision.in_place_of_gpu(), threads)?;
+                Opened { backend, unusable: other.err() }
             }
         },
     };
@@ -312,24 +327,48 @@ fn on_gpu(_: &Model, ordinal: usize) -> Result<Box<dyn Backend>, BackendError> {
     Err(BackendError::NotBuilt(Device::Cuda(ordinal)))
 }
 
+/// What `open` makes of the first GPU that it opens on, in the order of their ordinals; the first one's error where it
+/// opens on none. `None`: this machine has no GPU, or `precision` is none of theirs.
 #[cfg(all(feature = "cuda", unix))]
-fn gpu_of_auto(model: &Model, precision: Precision) -> Result<Option<Box<dyn Backend>>, BackendError> {
+pub(crate) fn gpu_of_auto<R>(
+    precision: Precision,
+    mut open: impl FnMut(usize) -> Result<R, BackendError>,
+) -> Result<Option<R>, BackendError> {
     if !matches!(precision, Precision::Auto | Precision::F16) {
         return Ok(None);
     }
-    match cuda::probe(0) {
-        Ok(_) => Ok(Some(on_gpu(model, 0)?)),
-        // A machine without a GPU is as usual as one with it; one that has a GPU it cannot use is not.
-        Err(absent) if absent.is_without_gpu() => {
-            tracing::debug!("device auto: no GPU: {absent}");
-            Ok(None)
-        }
-        Err(unusable) => Err(unusable.into()),
+    let mut first = None;
+    // Where they cannot be counted, the probe says why.
+    for ordinal in 0..cuda::count().unwrap_or(0).max(1) {
+        let error = match cuda::probe(ordinal) {
+            // A machine without a GPU is as usual as one with it; one that has a GPU it cannot use is not.
+            Err(absent) if absent.is_without_gpu() => {
+                tracing::debug!("device auto: no GPU: {absent}");
+                return Ok(None);
+            }
+            Err(unusable) => unusable.into(),
+            Ok(_) => match open(ordinal) {
+                Ok(opened) => {
+                    if let Some(passed) = first {
+                        tracing::info!(
+                            "device auto: cuda:{ordinal}, because cuda:0 cannot be used: {passed}"
+                        );
+                    }
+                    return Ok(Some(opened));
+                }
+                Err(error) => error,
+            },
+        };
+        first.get_or_insert(error);
     }
+    Err(first.expect("there was one round at least"))
 }
 
 #[cfg(not(all(feature = "cuda", unix)))]
-fn gpu_of_auto(_: &Model, _: Precision) -> Result<Option<Box<dyn Backend>>, BackendError> {
+pub(crate) fn gpu_of_auto<R>(
+    _: Precision,
+    _: impl FnMut(usize) -> Result<R, BackendError>,
+) -> Result<Option<R>, BackendError> {
     Ok(None)
 }
 

@@ -121,7 +121,9 @@ fn check_stages(
     precision: Precision,
     out: &mut dyn Write,
 ) -> anyhow::Result<bool> {
-    let precision = if precision == Precision::Auto { backend.precision() } else { precision };
+    // Where the CPU took over, not what was asked for.
+    let precision =
+        if matches!(precision, Precision::Auto | Precision::F16) { backend.precision() } else { precision };
     let ours = forward(backend, config, golden)?;
 
     writeln!(out, "{}", backend.describe())?;

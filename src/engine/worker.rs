@@ -13,6 +13,9 @@ use crate::preprocess::Reduced;
 /// Prompts encoded in one call, before other streams get a turn: enough rows for a fast product, less
 /// time than a window.
 const TEXTS: usize = 16;
+/// Batches in a row that fail by their device's fault before another one takes over. Once or twice may pass by: memory
+/// that another program took comes back.
+const FAULTS: u32 = 3;
 
 pub(super) type Load = Box<dyn FnOnce() -> Result<Opened, EngineError> + Send>;
 
@@ -35,8 +38,8 @@ pub(super) fn start(queue: Arc<Queue>, load: Load, fallback: Option<Load>) -> Re
         }
         queue.set_reducer(backend.reducer());
         queue.set_state(State::Ready);
-        let (texts, lost) = (Texts::default(), false);
-        let mut worker = Worker { backend, epoch: 0, fallback, lost, texts, queue: queue.clone() };
+        let (texts, lost, faults) = (Texts::default(), false, Faults::default());
+        let mut worker = Worker { backend, epoch: 0, fallback, faults, lost, texts, queue: queue.clone() };
         // Jobs in work answer themselves (Cancelled) while a panic unwinds.
         let worked = catch_unwind(AssertUnwindSafe(|| worker.work()));
         queue.set_reducer(None);
@@ -58,12 +61,22 @@ struct Worker {
     backend: Box<dyn Backend>,
     /// Counts backends: frames prepared by the one before are prepared again.
     epoch: u64,
-    /// Opens the backend that goes on when the device is lost.
+    /// Opens the backend that goes on when the device is lost, or fails again and again.
     fallback: Option<Load>,
+    faults: Faults,
     /// The worker ends.
     lost: bool,
     texts: Texts,
     queue: Arc<Queue>,
+}
+
+/// Work that got no answer by the device's fault.
+#[derive(Default)]
+struct Faults {
+    /// In so many batches in a row, before this one.
+    batches: u32,
+    /// In this one.
+    now: bool,
 }
 
 /// One window's logits and the time its work took.
@@ -80,12 +93,16 @@ impl Worker {
             if self.lost {
                 return;
             }
+            let failed = std::mem::take(&mut self.faults.now);
+            self.faults.batches = if failed { self.faults.batches + 1 } else { 0 };
         }
     }
 
-    /// Whether another backend has taken the lost one's place, so that the work is worth another try.
+    /// Whether another backend has taken the place of one that is lost or fails for good, so that the work is worth
+    /// another try.
     fn recovered(&mut self, error: &BackendError) -> bool {
-        if !error.is_lost() {
+        let again = error.is_device_fault() && self.faults.batches + 1 >= FAULTS;
+        if !error.is_lost() && !again {
             return false;
         }
         let Some(load) = self.fallback.take() else { return false };
@@ -111,6 +128,7 @@ impl Worker {
     /// windows are answered, so that whoever hears of them finds it so.
     fn told(&mut self, error: BackendError) -> Arc<EngineError> {
         let lost = error.is_lost();
+        self.faults.now |= error.is_device_fault();
         let error = Arc::new(EngineError::from(error));
         if lost && !std::mem::replace(&mut self.lost, true) {
             self.queue.set_reducer(None);
@@ -170,7 +188,7 @@ impl Worker {
         }
     }
 
-    /// As [`Worker::logits`]; by another backend if the device is lost meanwhile and there is one.
+    /// As [`Worker::logits`]; by another backend if the device is lost meanwhile, or fails once more, and there is one.
     fn recovering(&mut self, windows: &[Waiting]) -> Result<Vec<(Vec<f32>, Duration)>, BackendError> {
         match self.logits(windows) {
             Err(error) if self.recovered(&error) => self.logits(windows),

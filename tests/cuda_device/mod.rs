@@ -43,27 +43,56 @@ pub fn runs(kernel: &str) -> Option<i64> {
         return None;
     }
     let name = std::ffi::CString::new(kernel).unwrap();
-    // SAFETY: the backend has the library open; the function's type is tests/emulator/driver.cpp's.
-    unsafe {
+    // SAFETY: the function's type is tests/emulator/driver.cpp's.
+    let runs: extern "C" fn(*const libc::c_char) -> i64 =
+        unsafe { std::mem::transmute(of_driver(c"emulated_runs")) };
+    Some(runs(name.as_ptr()))
+}
+
+/// After `passing` launches the next `failing` find no memory, in all of this process. An emulated device was found.
+pub fn fail_launches(passing: i64, failing: i64) {
+    // SAFETY: as above.
+    let fail: extern "C" fn(i64, i64) = unsafe { std::mem::transmute(of_driver(c"emulated_fail_launches")) };
+    fail(passing, failing);
+}
+
+/// What streams have been given and is not done yet. An emulated device was found.
+pub fn pending() -> i64 {
+    // SAFETY: as above.
+    let pending: extern "C" fn() -> i64 = unsafe { std::mem::transmute(of_driver(c"emulated_pending")) };
+    pending()
+}
+
+/// A function of the driver that the backend has open.
+fn of_driver(name: &std::ffi::CStr) -> *mut libc::c_void {
+    // SAFETY: C strings; the library stays open.
+    let function = unsafe {
         let library = libc::dlopen(c"libcuda.so.1".as_ptr(), libc::RTLD_LAZY | libc::RTLD_NOLOAD);
-        let function = libc::dlsym(library, c"emulated_runs".as_ptr());
-        assert!(!function.is_null(), "the emulated device counts its kernels");
-        let function: extern "C" fn(*const libc::c_char) -> i64 = std::mem::transmute(function);
-        Some(function(name.as_ptr()))
+        libc::dlsym(library, name.as_ptr())
+    };
+    assert!(!function.is_null(), "the driver has {name:?}");
+    function
+}
+
+/// The test of this name again, in a process of its own, with `environment`. None, of which a line on stderr tells,
+/// without an emulated device: only that one fails on demand.
+pub fn on_failing_device(test: &str, environment: &[(&str, &str)]) -> Option<std::process::Output> {
+    if !device()?.is_emulated() {
+        say(&format!("SKIPPED {test}: only an emulated device fails on demand"));
+        return None;
     }
+    let mut child = Command::new(std::env::current_exe().unwrap());
+    child.args(["--exact", test, "--nocapture"]).envs(environment.iter().copied());
+    Some(child.output().unwrap())
 }
 
 /// The context that is this thread's current one; null where there is none. A device was found before.
 pub fn current_context() -> *mut libc::c_void {
     let mut current = std::ptr::null_mut();
-    // SAFETY: the backend has the library open; the function's type is cuda.h's.
-    unsafe {
-        let library = libc::dlopen(c"libcuda.so.1".as_ptr(), libc::RTLD_LAZY | libc::RTLD_NOLOAD);
-        let function = libc::dlsym(library, c"cuCtxGetCurrent".as_ptr());
-        assert!(!function.is_null(), "every driver has this function");
-        let function: extern "C" fn(*mut *mut libc::c_void) -> libc::c_int = std::mem::transmute(function);
-        assert_eq!(function(&mut current), 0);
-    }
+    // SAFETY: the function's type is cuda.h's.
+    let get: extern "C" fn(*mut *mut libc::c_void) -> libc::c_int =
+        unsafe { std::mem::transmute(of_driver(c"cuCtxGetCurrent")) };
+    assert_eq!(get(&mut current), 0);
     current
 }
 

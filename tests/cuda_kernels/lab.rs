@@ -98,7 +98,7 @@ impl Lab {
     /// None where there is no device, of which a line on stderr tells.
     pub fn open() -> Option<Self> {
         let gpu = device()?;
-        let driver = Driver::open(gpu.library_paths()[0].1);
+        let driver = Driver::open(&gpu.driver_path);
         let ending = if gpu.kernels.starts_with("sm_") { "cubin" } else { "ptx" };
         let mut code =
             std::fs::read(root().join(format!("kernels/cubins/{}.{ending}", gpu.kernels))).unwrap();

@@ -4,11 +4,13 @@
 //
 // Environment, read by cuInit:
 //   XCLIP_EMULATED_MEMORY      MiB of device memory, default 6144
-//   XCLIP_EMULATED_CAPABILITY  compute capability, default 9.0
+//   XCLIP_EMULATED_CAPABILITY  compute capability of each device, by commas; default 9.0, which is one. Devices
+//                              share the memory
 //   XCLIP_EMULATED_ORDER       reverse: see block.cpp and work.hpp
 //   XCLIP_EMULATED_FAULT       one of: no-device; old-driver (speaks CUDA 11.4);
 //                              lost:N (the N-th kernel that runs meets an uncorrectable ECC error);
-//                              no-image (modules do not load); init:N (cuInit returns N)
+//                              no-image (modules do not load), no-cubin (only PTX does); init:N (cuInit returns N);
+//                              retain:N (the first device's context cannot be had: N)
 #include "emulated.hpp"
 #include "images.hpp"
 #include "immortal.hpp"
@@ -20,6 +22,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <map>
+#include <sstream>
 
 #define EXPORT extern "C" __attribute__((visibility("default")))
 
@@ -44,16 +47,27 @@ struct Graph {
 
 constexpr unsigned OPT_IN_SHARED = 99 << 10;
 
-// The primary context: made by the first who retains it, destroyed when the last one releases it.
+// A device's primary context: made by the first who retains it, destroyed when the last one releases it.
 struct Context {
+    int device;
     unsigned users = 0;
 };
 auto& contexts_made = immortal<std::vector<std::unique_ptr<Context>>>();
-Context* primary() { return contexts_made.empty() ? nullptr : contexts_made.back().get(); }
-bool is_alive(const void* context) { return context == primary() && primary() != nullptr && primary()->users > 0; }
+Context* primary(int device) {
+    for (auto made = contexts_made.rbegin(); made != contexts_made.rend(); made++) {
+        if ((*made)->device == device && (*made)->users > 0) return made->get();
+    }
+    return nullptr;
+}
+bool is_alive(const void* context) {
+    return context != nullptr && context == primary(static_cast<const Context*>(context)->device);
+}
 
 bool initialized;
-int capability = 90;
+auto& capabilities = immortal<std::vector<int>>();
+bool is_ordinal(int device) { return device >= 0 && (size_t)device < capabilities.size(); }
+// Launches that pass before some fail, and how many do.
+long long launches_until_fault, faulty_launches;
 auto& fault_asked = immortal<std::string>();
 long long kernels_until_lost = -1;
 // Of this thread, the current one last.
@@ -73,6 +87,13 @@ struct Call {
 #define BEGIN               \
     Call call;              \
     if (call.status != SUCCESS) return call.status
+
+// OUT_OF_MEMORY where a test asked for it.
+Status launch_fault() {
+    if (faulty_launches == 0 || launches_until_fault-- > 0) return SUCCESS;
+    faulty_launches--;
+    return OUT_OF_MEMORY;
+}
 
 Stream* stream_of(void* handle) { return handle == nullptr ? legacy_stream() : static_cast<Stream*>(handle); }
 #define STREAM(name, handle)           \
@@ -131,7 +152,10 @@ EXPORT int emulated_check_guards(const char* what) {
 // Whether a context was destroyed since the program began.
 EXPORT bool emulated_lost_a_context() {
     std::lock_guard<std::recursive_mutex> guard(device_lock());
-    return contexts_made.size() > 1 || (primary() != nullptr && primary()->users == 0);
+    for (auto& made : contexts_made) {
+        if (made->users == 0) return true;
+    }
+    return false;
 }
 // Device memory for a library's own needs.
 EXPORT bool emulated_reserve(size_t bytes) {
@@ -151,6 +175,18 @@ EXPORT long long emulated_runs(const char* kernel) {
     return found == runs.end() ? 0 : found->second;
 }
 
+// For tests: after `passing` launches of kernels and graphs the next `failing` find no memory.
+EXPORT void emulated_fail_launches(long long passing, long long failing) {
+    std::lock_guard<std::recursive_mutex> guard(device_lock());
+    launches_until_fault = passing;
+    faulty_launches = failing;
+}
+// For tests: what streams have been given and is not done yet.
+EXPORT long long emulated_pending() {
+    std::lock_guard<std::recursive_mutex> guard(device_lock());
+    return (long long)pending();
+}
+
 EXPORT int cuInit(unsigned flags) {
     std::lock_guard<std::recursive_mutex> guard(device_lock());
     if (flags != 0) return INVALID_VALUE;
@@ -161,7 +197,10 @@ EXPORT int cuInit(unsigned flags) {
     if (!initialized) {
         std::string memory = variable("XCLIP_EMULATED_MEMORY"), chip = variable("XCLIP_EMULATED_CAPABILITY");
         if (!memory.empty()) set_memory_limit((size_t)atoll(memory.c_str()) << 20);
-        if (!chip.empty()) capability = (int)(atof(chip.c_str()) * 10 + 0.5);
+        std::istringstream chips(chip.empty() ? "9.0" : chip);
+        for (std::string each; std::getline(chips, each, ',');) {
+            capabilities.push_back((int)(atof(each.c_str()) * 10 + 0.5));
+        }
         if (fault_asked.compare(0, 5, "lost:") == 0) kernels_until_lost = atoll(fault_asked.c_str() + 5);
     }
     initialized = true;
@@ -176,31 +215,31 @@ EXPORT int cuDriverGetVersion(int* version) {
 
 EXPORT int cuDeviceGetCount(int* count) {
     if (!initialized) return NOT_INITIALIZED;
-    *count = 1;
+    *count = (int)capabilities.size();
     return SUCCESS;
 }
 
 EXPORT int cuDeviceGet(int* device, int ordinal) {
     if (!initialized) return NOT_INITIALIZED;
-    if (ordinal != 0) return INVALID_DEVICE;
-    *device = 0;
+    if (!is_ordinal(ordinal)) return INVALID_DEVICE;
+    *device = ordinal;
     return SUCCESS;
 }
 
 EXPORT int cuDeviceGetName(char* name, int bytes, int device) {
-    if (device != 0) return INVALID_DEVICE;
+    if (!is_ordinal(device)) return INVALID_DEVICE;
     snprintf(name, (size_t)bytes, "emulated device");
     return SUCCESS;
 }
 
 EXPORT int cuDeviceTotalMem_v2(size_t* bytes, int device) {
-    if (device != 0) return INVALID_DEVICE;
+    if (!is_ordinal(device)) return INVALID_DEVICE;
     *bytes = memory_limit();
     return SUCCESS;
 }
 
 EXPORT int cuDeviceGetAttribute(int* value, int attribute, int device) {
-    if (device != 0) return INVALID_DEVICE;
+    if (!is_ordinal(device)) return INVALID_DEVICE;
     switch (attribute) {
     case 1: *value = 1024; break;             // threads of a block
     case 2: case 3: *value = 1024; break;     // … along x, y
@@ -212,8 +251,8 @@ EXPORT int cuDeviceGetAttribute(int* value, int attribute, int device) {
     case 16: *value = 132; break;             // multiprocessors
     case 38: *value = 50 << 20; break;        // bytes of L2
     case 39: *value = 2048; break;            // threads of a multiprocessor
-    case 75: *value = capability / 10; break;
-    case 76: *value = capability % 10; break;
+    case 75: *value = capabilities[(size_t)device] / 10; break;
+    case 76: *value = capabilities[(size_t)device] % 10; break;
     case 97: *value = OPT_IN_SHARED; break;
     case 115: *value = 0; break;              // memory pools
     default: return INVALID_VALUE;
@@ -224,18 +263,19 @@ EXPORT int cuDeviceGetAttribute(int* value, int attribute, int device) {
 EXPORT int cuDevicePrimaryCtxRetain(void** context, int device) {
     std::lock_guard<std::recursive_mutex> guard(device_lock());
     if (!initialized) return NOT_INITIALIZED;
-    if (device != 0) return INVALID_DEVICE;
+    if (!is_ordinal(device)) return INVALID_DEVICE;
+    if (device == 0 && fault_asked.compare(0, 7, "retain:") == 0) return atoi(fault_asked.c_str() + 7);
     if (lost() != SUCCESS) return lost();
-    if (primary() == nullptr || primary()->users == 0) contexts_made.push_back(std::make_unique<Context>());
-    primary()->users++;
-    *context = primary();
+    if (primary(device) == nullptr) contexts_made.push_back(std::make_unique<Context>(Context{device, 1}));
+    else primary(device)->users++;
+    *context = primary(device);
     return SUCCESS;
 }
 EXPORT int cuDevicePrimaryCtxRelease_v2(int device) {
     std::lock_guard<std::recursive_mutex> guard(device_lock());
-    if (device != 0) return INVALID_DEVICE;
-    if (primary() == nullptr || primary()->users == 0) return INVALID_CONTEXT;
-    primary()->users--;
+    if (!is_ordinal(device)) return INVALID_DEVICE;
+    if (primary(device) == nullptr) return INVALID_CONTEXT;
+    primary(device)->users--;
     return SUCCESS;
 }
 EXPORT int cuCtxSetCurrent(void* context) {
@@ -423,7 +463,9 @@ EXPORT int cuModuleLoadData(void** module, const void* data) {
     if (Status status = unsafe_while_capturing()) return status;
     if (fault_asked == "no-image") return NO_BINARY_FOR_GPU;
     std::string image = image_at(data);
-    if (Status status = fits(image, capability)) return status;
+    if (fault_asked == "no-cubin" && image.compare(0, 4, "\x7f" "ELF") == 0) return NO_BINARY_FOR_GPU;
+    int device = static_cast<Context*>(contexts.back())->device;
+    if (Status status = fits(image, capabilities[(size_t)device])) return status;
     *module = new Module{std::move(image)};
     return SUCCESS;
 }
@@ -467,6 +509,7 @@ EXPORT int cuLaunchKernel(void* function, unsigned grid_x, unsigned grid_y, unsi
     if (block_x * block_y * block_z > kernel.most_threads) {
         return say(LAUNCH_OUT_OF_RESOURCES, kernel.name, "more threads than its __launch_bounds__");
     }
+    if (Status status = launch_fault()) return status;
     Launch launch{{grid_x, grid_y, grid_z}, {block_x, block_y, block_z}, shared};
     Bound bound = kernel.bind(parameters);
     return enqueue(in, [&kernel, launch, bound] { return run_kernel(kernel, launch, bound); });
@@ -482,6 +525,7 @@ EXPORT int cuGraphInstantiateWithFlags(void** executable, void* graph, unsigned 
 EXPORT int cuGraphLaunch(void* executable, void* stream) {
     BEGIN;
     STREAM(in, stream);
+    if (Status status = launch_fault()) return status;
     return launch(static_cast<Graph*>(executable)->nodes, in);
 }
 EXPORT int cuGraphDestroy(void* graph) {

@@ -157,6 +157,12 @@ Status synchronize_all() {
     return final_status;
 }
 
+size_t pending() {
+    size_t entries = 0;
+    for (Stream* stream : streams) entries += stream->queue.size();
+    return entries;
+}
+
 Status unsafe_while_capturing() {
     const int GLOBAL = 0, THREAD_LOCAL = 1;
     for (auto& capture : captures) {

@@ -22,6 +22,7 @@ enum Status {
     OUT_OF_MEMORY = 2,
     NOT_INITIALIZED = 3,
     STUB_LIBRARY = 34,
+    DEVICE_UNAVAILABLE = 46,
     NO_DEVICE = 100,
     INVALID_DEVICE = 101,
     INVALID_IMAGE = 200,
@@ -38,6 +39,7 @@ enum Status {
     LAUNCH_FAILED = 719,
     SYSTEM_NOT_READY = 802,
     SYSTEM_DRIVER_MISMATCH = 803,
+    MPS_SERVER_NOT_READY = 807,
     CAPTURE_UNSUPPORTED = 900,
     CAPTURE_INVALIDATED = 901,
     CAPTURE_UNMATCHED = 903,
@@ -110,6 +112,8 @@ Status destroy_stream(Stream* stream);
 Status enqueue(Stream* stream, Act act);
 Status synchronize(Stream* stream);
 Status synchronize_all();
+// Entries of all streams' queues.
+size_t pending();
 // CAPTURE_UNSUPPORTED where this thread captures and the call would spoil it.
 Status unsafe_while_capturing();
 

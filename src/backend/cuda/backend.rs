@@ -105,6 +105,11 @@ impl CudaBackend {
         self.weight_bytes
     }
 
+    /// The loaded kernels' target, such as `sm_90`; `compute_80` where the driver compiled them.
+    pub fn kernels(&self) -> &'static str {
+        self.launcher.kernels.target
+    }
+
     /// Windows that pass the blocks together.
     pub fn micro(&self) -> usize {
         self.work.sizes.micro
@@ -237,7 +242,7 @@ impl CudaBackend {
         });
         if let Err(error) = launched {
             // What was queued of it is done with its slots and inputs before others take them.
-            let _ = launcher.finish();
+            let _ = launcher.settle();
             work.ring.give_back(&slots);
             return Err(error.into());
         }
@@ -290,7 +295,8 @@ impl CudaBackend {
         if traced {
             work.slots.send(launcher, bucket * frames)?;
             let tracer = &mut Tracer { launcher, trace };
-            steps.try_for_each(|first| step(first, tracer))?;
+            let launched = steps.try_for_each(|first| step(first, tracer));
+            launched.inspect_err(|_| drop(launcher.settle()))?;
         } else {
             graphs.run(launcher, Key::Encode(bucket), || {
                 work.slots.send(launcher, bucket * frames)?;
@@ -431,7 +437,7 @@ impl Backend for CudaBackend {
 
     fn describe(&self) -> String {
         let gpu = &self.launcher.context.gpu;
-        format!("cuda:{}, {} ({}), CUDA {}, f16", gpu.ordinal, gpu.name, gpu.kernels, gpu.driver)
+        format!("cuda:{}, {} ({}), CUDA {}, f16", gpu.ordinal, gpu.name, self.kernels(), gpu.driver)
     }
 
     fn set_trace(&mut self, trace: Option<Trace>) {

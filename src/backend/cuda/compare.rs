@@ -30,6 +30,10 @@ impl CudaBackend {
                 self.compare_part(&parts, &mut logits)?;
             }
         }
+        if most == 0 {
+            // Nothing to compare, and the features' work is pending.
+            self.launcher.finish()?;
+        }
         if logits.iter().flatten().any(|v| !v.is_finite()) {
             return Err(BackendError::NotFinite { what: "logits" });
         }

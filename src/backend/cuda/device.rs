@@ -8,7 +8,8 @@ use std::marker::PhantomData;
 use std::sync::{Arc, Mutex};
 
 use super::CudaError;
-use super::runtime::{Gpu, Runtime, runtime};
+use super::driver::Gpu;
+use super::runtime::{Runtime, runtime};
 use super::sys::{self, Raw};
 
 /// Those of this process, one per GPU, kept to its end.
@@ -189,7 +190,7 @@ impl Graph {
         stream: &Stream,
         work: impl FnOnce() -> Result<(), CudaError>,
     ) -> Result<Self, CudaError> {
-        let (runtime, driver) = (context.runtime, &context.runtime.driver);
+        let (runtime, driver) = (context.runtime, context.runtime.driver);
         // SAFETY: a live stream without a capture.
         let status = unsafe { (driver.stream_begin_capture)(stream.raw, sys::THREAD_LOCAL) };
         runtime.check("cuStreamBeginCapture", status)?;
@@ -227,7 +228,7 @@ impl Module {
         // SAFETY: an image of the kind the driver tells by its head; it copies what it needs.
         let status = unsafe { (runtime.driver.module_load_data)(&mut raw, data.as_ptr().cast()) };
         runtime.check("cuModuleLoadData", status).map_err(|error| match error {
-            CudaError::Call { name, text, .. } => {
+            CudaError::Call { name, text, .. } if sys::UNFIT_IMAGE.contains(&status) => {
                 CudaError::Kernels { target: target.into(), why: format!("{name}: {text}") }
             }
             other => other,
@@ -235,14 +236,14 @@ impl Module {
         Ok(Self { raw, context: context.clone() })
     }
 
-    pub fn function(&self, name: &'static CStr) -> Result<Raw, CudaError> {
+    pub fn function(&self, target: &str, name: &'static CStr) -> Result<Raw, CudaError> {
         let runtime = self.context.runtime;
         let mut function = Raw::NULL;
         // SAFETY: a loaded module and a C string; writes one handle.
         let status = unsafe { (runtime.driver.module_get_function)(&mut function, self.raw, name.as_ptr()) };
         runtime.check("cuModuleGetFunction", status).map_err(|error| match error {
             CudaError::Call { .. } => CudaError::Kernels {
-                target: self.context.gpu.kernels.into(),
+                target: target.into(),
                 why: format!("there is no kernel {}: `make kernels` and build again", name.to_string_lossy()),
             },
             other => other,

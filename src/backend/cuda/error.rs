@@ -72,6 +72,8 @@ pub enum CudaError {
          that does not help the machine or `nvidia-smi --gpu-reset`"
     )]
     Lost { call: &'static str, name: String, text: String },
+    #[error("the GPU cannot be had: {call} says {name} ({text}). {mend}, or use device=cpu")]
+    Unavailable { call: &'static str, name: String, text: String, mend: &'static str },
     #[error("{call} failed: {name} ({text}). Update the driver, or use device=cpu")]
     Call { call: &'static str, name: String, text: String },
     #[error("{call} failed with {}{shape}. {}, or use device=cpu", blas_status(*status), blas_mend(*status))]
@@ -115,6 +117,20 @@ fn despite_cards(cards: &[String]) -> String {
     }
 }
 
+/// What to do where a call returns this because the device is others' now. A later call may find it free.
+pub(super) fn unavailable_mend(status: i32) -> Option<&'static str> {
+    match status {
+        sys::DEVICE_UNAVAILABLE => Some(
+            "Another program has it to itself, or the device needs a reset: `nvidia-smi` shows the compute mode and the              program that holds it; end that, or let programs share the device by `nvidia-smi -c DEFAULT`",
+        ),
+        sys::MPS_CONNECTION_FAILED..=sys::MPS_MAX_CONNECTIONS => Some(MPS),
+        _ => None,
+    }
+}
+
+const MPS: &str = "The machine's Multi-Process Service does not serve this program: see its control.log and server.log, \
+                   restart it (`echo quit | nvidia-cuda-mps-control`, then `nvidia-cuda-mps-control -d`)";
+
 /// What to do where cuInit returns this, and the device is there.
 pub(super) fn start_mend(status: i32) -> &'static str {
     match status {
@@ -132,6 +148,7 @@ pub(super) fn start_mend(status: i32) -> &'static str {
         sys::STUB_LIBRARY => {
             "This file is the CUDA toolkit's stub: name the driver's own folder in cuda-lib-dir"
         }
+        sys::MPS_CONNECTION_FAILED..=sys::MPS_MAX_CONNECTIONS => MPS,
         sys::UNKNOWN => {
             "Load the driver's kernel modules (`nvidia-modprobe -u`; after a standby `rmmod nvidia_uvm`, then \
              `modprobe nvidia_uvm`), see `dmesg | grep -i nvrm`, or restart the machine"

@@ -56,7 +56,8 @@ impl Graphs {
         Self { known: HashMap::new(), enabled: true, timing: None, ended: None }
     }
 
-    /// Runs `work`, which launches the same on the same addresses whenever the key is the same.
+    /// Runs `work`, which launches the same on the same addresses whenever the key is the same. After an error
+    /// nothing of it is pending.
     pub fn run(
         &mut self,
         launcher: &Launcher,
@@ -64,7 +65,11 @@ impl Graphs {
         mut work: impl FnMut() -> Result<(), CudaError>,
     ) -> Result<(), CudaError> {
         let begun = self.mark(launcher)?;
-        self.run_untimed(launcher, key, &mut work)?;
+        if let Err(error) = self.run_untimed(launcher, key, &mut work) {
+            // Whoever uses the buffers next finds nothing at work on them.
+            let _ = launcher.settle();
+            return Err(error);
+        }
         if let (Some(timing), Some(begun)) = (&mut self.timing, begun) {
             let ended = Event::new(&launcher.context, sys::TIMED)?;
             ended.record(launcher.stream(Lane::Main))?;

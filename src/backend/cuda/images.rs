@@ -37,16 +37,26 @@ static PTX: Image = Image {
 
 impl Image {
     /// A cubin runs on its own major version from its minor on; any other chip since Ampere takes the PTX.
+    /// A cubin that its chip refuses all the same gives way to it when it is loaded (`functions`).
     pub fn of(capability: (u32, u32)) -> Option<&'static Image> {
         let fits = |image: &&Image| image.capability.0 == capability.0 && image.capability.1 <= capability.1;
         let newest = CUBINS.iter().rfind(fits);
         newest.or_else(|| (capability >= PTX.capability).then_some(&PTX))
     }
 
+    /// What every chip takes whose driver compiles it.
+    pub fn ptx() -> &'static Image {
+        &PTX
+    }
+
+    pub fn is_ptx(&self) -> bool {
+        self.target == PTX.target
+    }
+
     /// As cuModuleLoadData takes it: PTX ends with a zero.
     pub fn data(&self) -> Vec<u8> {
         let mut data = self.bytes.to_vec();
-        if self.target == PTX.target {
+        if self.is_ptx() {
             data.push(0);
         }
         data

@@ -207,7 +207,7 @@ impl Launcher {
     /// In place; the product before it has added its bias. Not with `Into::AddTo`: what was there would pass
     /// the activation too.
     fn quick_gelu(&self, lane: Lane, x: At<f16>, rows: usize, width: usize) -> Result<(), CudaError> {
-        let arguments = arguments![x, At::<f32>::NULL, rows, width];
+        let arguments = arguments![x, rows, width];
         self.per_thread(lane, self.kernels.quick_gelu, rows * width / CHUNK, &arguments)
     }
 

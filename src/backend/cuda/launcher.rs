@@ -10,10 +10,10 @@ use std::sync::Arc;
 
 use super::CudaError;
 use super::device::{Context, Event, Graph, Stream};
+use super::driver::Gpu;
 use super::functions::Kernels;
 use super::memory::{At, Buffer, Pinned, Plain};
 use super::product::Products;
-use super::runtime::Gpu;
 use super::sys;
 
 /// Which stream work goes to.
@@ -77,6 +77,12 @@ impl Launcher {
     /// Waits for all work; to be called outside a fork.
     pub fn finish(&self) -> Result<(), CudaError> {
         self.main.synchronize()
+    }
+
+    /// Waits for all work of both lanes: after an error, which may have come inside a fork.
+    pub fn settle(&self) -> Result<(), CudaError> {
+        let side = self.side.synchronize();
+        self.main.synchronize().and(side)
     }
 
     pub fn launches(&self) -> u64 {
@@ -161,8 +167,7 @@ impl Launcher {
 
 impl Drop for Launcher {
     fn drop(&mut self) {
-        let _ = self.context.enter();
-        let _ = self.side.synchronize();
-        let _ = self.main.synchronize();
+        let _visit = self.context.visit();
+        let _ = self.settle();
     }
 }

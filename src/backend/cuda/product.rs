@@ -235,7 +235,7 @@ fn release(blas: &BlasLt, plan: &Plan) {
 
 impl Drop for Products {
     fn drop(&mut self) {
-        let _ = self.context.enter();
+        let _visit = self.context.visit();
         self.plans.values().for_each(|plan| release(self.blas(), plan));
         // SAFETY: created once, destroyed once; the launcher has finished its work.
         unsafe { (self.blas().destroy)(self.handle) };
@@ -301,7 +301,7 @@ impl Launcher {
         };
         if status != 0 && !self.is_capturing() {
             // Where the device is lost, the driver says so; cuBLASLt only that it failed.
-            self.finish()?;
+            self.settle()?;
         }
         check("cublasLtMatmul", status, Some(&shape))
     }

@@ -139,15 +139,24 @@ pub struct Heuristic {
 // CUresult
 pub const OUT_OF_MEMORY: c_int = 2;
 pub const STUB_LIBRARY: c_int = 34;
+pub const DEVICE_UNAVAILABLE: c_int = 46;
 pub const NO_DEVICE: c_int = 100;
 pub const SYSTEM_NOT_READY: c_int = 802;
 pub const SYSTEM_DRIVER_MISMATCH: c_int = 803;
 pub const COMPAT_NOT_SUPPORTED: c_int = 804;
+/// This one to MPS_MAX_CONNECTIONS: the MPS server is not there, not ready, or full.
+pub const MPS_CONNECTION_FAILED: c_int = 805;
+pub const MPS_MAX_CONNECTIONS: c_int = 809;
 pub const UNKNOWN: c_int = 999;
 /// After these the context is gone: ECC, NVLink, contained, illegal address, launch timeout, destroyed
 /// context, assert, hardware stack, instruction, alignment, address space, program counter, launch
-/// failure, unknown.
-pub const LOST: [c_int; 14] = [214, 220, 226, 700, 702, 709, 710, 714, 715, 716, 717, 718, 719, 999];
+/// failure, the MPS server's call failed, client ended by the MPS server, unknown.
+pub const LOST: [c_int; 16] =
+    [214, 220, 226, 700, 702, 709, 710, 714, 715, 716, 717, 718, 719, 806, 810, 999];
+
+/// Code that the driver cannot load on this device: invalid image, no binary for the GPU, invalid PTX, unsupported
+/// PTX version, no JIT compiler, JIT compilation disabled, invalid source.
+pub const UNFIT_IMAGE: [c_int; 7] = [200, 209, 218, 221, 222, 223, 300];
 
 // CUdevice_attribute
 pub const MULTIPROCESSORS: c_int = 16;

@@ -87,7 +87,8 @@ pub fn meant(options: &Options) -> Option<usize> {
         Device::Cpu => None,
         Device::Auto => {
             let gpu_can = |p: &Precision| matches!(p, Precision::Auto | Precision::F16);
-            (options.precisions.iter().all(gpu_can) && probe(0).is_ok()).then_some(0)
+            let first = || backend::gpu_of_auto(Precision::Auto, Ok).ok().flatten();
+            options.precisions.iter().all(gpu_can).then(first).flatten()
         }
     }
 }

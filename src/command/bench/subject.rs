@@ -7,7 +7,7 @@ use anyhow::{bail, ensure};
 use super::memory::{self, Memory};
 use super::{Options, Source};
 use crate::backend::cpu::{CpuBackend, Isa};
-use crate::backend::{self, Backend, BackendError, ClipFeatures, Device, Precision, Prepared};
+use crate::backend::{self, Backend, BackendError, ClipFeatures, Device, Opened, Precision, Prepared};
 use crate::model::{Config, Model, ModelError, layout, published, recipe};
 use crate::preprocess::{Geometry, Reduced, Rule};
 
@@ -120,25 +120,19 @@ fn synthetic_on(
     precision: Precision,
 ) -> Result<Box<dyn Backend>, BackendError> {
     backend::check(device, precision)?;
-    let gpu = match device {
-        Device::Cpu => None,
-        Device::Cuda(ordinal) => Some(ordinal),
-        Device::Auto => first_gpu().filter(|_| matches!(precision, Precision::Auto | Precision::F16)),
-    };
-    match gpu {
-        None => Ok(Box::new(synthetic(config, Isa::best(), threads, precision)?)),
-        Some(ordinal) => on_gpu(config, ordinal),
+    let on_cpu =
+        |precision| Ok(Box::new(synthetic(config, Isa::best(), threads, precision)?) as Box<dyn Backend>);
+    match device {
+        Device::Cpu => on_cpu(precision),
+        Device::Cuda(ordinal) => on_gpu(config, ordinal),
+        Device::Auto => match backend::gpu_of_auto(precision, |ordinal| on_gpu(config, ordinal)) {
+            Ok(Some(backend)) => Ok(backend),
+            other => {
+                let backend = on_cpu(precision.in_place_of_gpu())?;
+                Ok(Opened { backend, unusable: other.err() }.warned())
+            }
+        },
     }
-}
-
-#[cfg(all(feature = "cuda", unix))]
-fn first_gpu() -> Option<usize> {
-    backend::cuda::probe(0).is_ok().then_some(0)
-}
-
-#[cfg(not(all(feature = "cuda", unix)))]
-fn first_gpu() -> Option<usize> {
-    None
 }
 
 #[cfg(all(feature = "cuda", unix))]
