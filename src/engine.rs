@@ -12,10 +12,11 @@ mod texts;
 mod worker;
 
 use std::collections::HashMap;
+use std::fmt;
 use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
-use crate::backend::{BackendError, Device, Precision, Prepared};
+use crate::backend::{BackendError, Choice, Device, Precision, Prepared};
 use crate::image::{Image, ImageError, Roi};
 use crate::model::{Heads, Model, ModelError};
 use crate::preprocess::{Reduced, Reducer};
@@ -35,6 +36,22 @@ pub struct Spec {
     /// Worker threads; 0 is all cores.
     pub threads: usize,
     pub heads: Heads,
+}
+
+/// What computes an engine's windows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Serving {
+    /// Device, instruction set, threads, precision.
+    pub backend: String,
+    /// What `Precision::Auto` took, where there was a choice.
+    pub choice: Option<Choice>,
+}
+
+impl fmt::Display for Serving {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.backend)?;
+        self.choice.iter().try_for_each(|choice| write!(f, "; {}", choice.why))
+    }
 }
 
 /// One sampled frame. Shared by the windows it is part of; reduced when it comes, on the engine's device or
@@ -189,6 +206,12 @@ impl Engine {
 
     pub fn state(&self) -> State {
         self.queue.state()
+    }
+
+    /// What computes the windows, once it is loaded; the same `Arc` as long as it is the same backend. Each
+    /// stream's user is to be told of it once.
+    pub fn serving(&self) -> Option<Arc<Serving>> {
+        self.queue.serving()
     }
 
     /// Why the CPU serves although `auto` found a GPU, which cannot be used or was lost; the same `Arc` as long

@@ -8,7 +8,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::Instant;
 
-use super::{Dropped, EngineError, Job, Prompts, Scored, State};
+use super::{Dropped, EngineError, Job, Prompts, Scored, Serving, State};
 use crate::backend::{BackendError, DeviceReducer, taken_over};
 
 /// Called with every state until it returns false.
@@ -23,6 +23,7 @@ pub(super) struct Queue {
 
 struct Inner {
     state: State,
+    serving: Option<Arc<Serving>>,
     /// Why it is the CPU that serves.
     takeover: Option<Arc<str>>,
     /// Of the backend that serves.
@@ -127,6 +128,7 @@ impl Queue {
     pub(super) fn new() -> Arc<Self> {
         let inner = Inner {
             state: State::Loading,
+            serving: None,
             takeover: None,
             reducer: None,
             users: 1,
@@ -145,6 +147,14 @@ impl Queue {
 
     pub(super) fn state(&self) -> State {
         self.lock().state.clone()
+    }
+
+    pub(super) fn serving(&self) -> Option<Arc<Serving>> {
+        self.lock().serving.clone()
+    }
+
+    pub(super) fn set_serving(&self, serving: Serving) {
+        self.lock().serving = Some(Arc::new(serving));
     }
 
     pub(super) fn takeover(&self) -> Option<Arc<str>> {
