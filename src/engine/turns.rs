@@ -59,14 +59,14 @@ impl Turns {
     /// A stream asks; `idle`: nothing of it waits yet.
     pub fn ask(&self, turn: &mut Turn, ask: Ask, idle: bool) {
         turn.waits = matches!(ask, Ask::Waits);
-        if let Ask::Newest(now) = ask {
-            if let Some(before) = turn.asked.replace(now) {
-                let latest = now.saturating_duration_since(before).as_secs_f64();
-                turn.period = Some(match turn.period {
-                    Some(mean) => mean + LATEST * (latest.min(PAUSE * mean) - mean),
-                    None => latest,
-                });
-            }
+        if let Ask::Newest(now) = ask
+            && let Some(before) = turn.asked.replace(now)
+        {
+            let latest = now.saturating_duration_since(before).as_secs_f64();
+            turn.period = Some(match turn.period {
+                Some(mean) => mean + LATEST * (latest.min(PAUSE * mean) - mean),
+                None => latest,
+            });
         }
         if idle {
             // Time in which it asked for nothing is no credit.
