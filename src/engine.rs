@@ -1,7 +1,12 @@
 //! One worker thread owns a backend; all streams of the process with the same [`Spec`] share it.
 //!
 //! Bounded by construction: a stream has at most one pending job; a newer one replaces it (counted).
-//! Streams take turns, so a saturated machine costs every stream the same share of windows.
+//! Streams take turns as often as they ask, so a saturated machine costs every stream the same share of its
+//! windows (see `turns`).
+//!
+//! On a GPU the windows of several streams are one batch. On the CPU they are worked through one by one: the
+//! rows of one window's frames already fill the tiles of all threads, so a batch would take as long and
+//! its first window would wait for its last.
 
 mod queue;
 #[cfg(test)]
@@ -9,13 +14,15 @@ pub(crate) mod scripted;
 #[cfg(test)]
 mod tests;
 mod texts;
+mod turns;
 mod worker;
 
 use std::collections::HashMap;
+use std::fmt;
 use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
-use crate::backend::{BackendError, Device, Precision, Prepared};
+use crate::backend::{BackendError, Choice, Device, Precision, Prepared};
 use crate::image::{Image, ImageError, Roi};
 use crate::model::{Heads, Model, ModelError};
 use crate::preprocess::{Reduced, Reducer};
@@ -25,7 +32,8 @@ use queue::Queue;
 /// Token ids of a stream's prompts. Send the same `Arc` with every window: the engine knows it by identity.
 pub type Prompts = Arc<[Vec<u32>]>;
 
-/// What makes two elements share an engine.
+/// What makes two elements share an engine: whatever is written differently and means the same, does not
+/// keep them apart.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Spec {
     /// `demo` or a folder.
@@ -35,6 +43,50 @@ pub struct Spec {
     /// Worker threads; 0 is all cores.
     pub threads: usize,
     pub heads: Heads,
+}
+
+impl Spec {
+    /// The same for every way to say the same: what engines are known by.
+    fn key(&self) -> Self {
+        let folder = || std::fs::canonicalize(&self.model).ok()?.into_os_string().into_string().ok();
+        let bundled = self.model == crate::model::DEMO;
+        let model = if bundled { None } else { folder() }.unwrap_or_else(|| self.model.clone());
+        // A GPU has one precision, and no threads of ours.
+        let (precision, threads) = match self.device {
+            Device::Cuda(_) if self.precision == Precision::Auto => (Precision::F16, 0),
+            Device::Cuda(_) => (self.precision, 0),
+            Device::Auto | Device::Cpu => (self.precision, crate::backend::threads(self.threads)),
+        };
+        Self { model, device: self.device, precision, threads, heads: self.heads }
+    }
+
+    /// The key that means the same where `auto` is the CPU.
+    fn twin(&self) -> Option<Self> {
+        let device = match self.device {
+            // Of which the CPU has none, and says so.
+            _ if self.precision == Precision::F16 => return None,
+            Device::Auto => Device::Cpu,
+            Device::Cpu => Device::Auto,
+            Device::Cuda(_) => return None,
+        };
+        Some(Self { device, ..self.clone() })
+    }
+}
+
+/// What computes an engine's windows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Serving {
+    /// Device, instruction set, threads, precision.
+    pub backend: String,
+    /// What `Precision::Auto` took, where there was a choice.
+    pub choice: Option<Choice>,
+}
+
+impl fmt::Display for Serving {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.backend)?;
+        self.choice.iter().try_for_each(|choice| write!(f, "; {}", choice.why))
+    }
 }
 
 /// One sampled frame. Shared by the windows it is part of; reduced when it comes, on the engine's device or
@@ -128,7 +180,14 @@ impl Engine {
         let mut engines = ENGINES.lock().unwrap_or_else(|e| e.into_inner());
         let engines = engines.get_or_insert_default();
         engines.retain(|_, known| known.queue.strong_count() > 0);
-        if let Some(known) = engines.get_mut(spec) {
+        let mut key = spec.key();
+        if let Some(twin) = key.twin().filter(|twin| engines.contains_key(twin))
+            && !engines.contains_key(&key)
+            && crate::backend::auto_is_cpu(key.precision)
+        {
+            key = twin;
+        }
+        if let Some(known) = engines.get_mut(&key) {
             if let Some(engine) = known.engine.upgrade()
                 && !matches!(engine.state(), State::Failed(_))
             {
@@ -161,7 +220,7 @@ impl Engine {
             queue: Arc::downgrade(&engine.queue),
             model: Arc::downgrade(&engine.model),
         };
-        engines.insert(spec.clone(), known);
+        engines.insert(key, known);
         Ok(engine)
     }
 
@@ -189,6 +248,12 @@ impl Engine {
 
     pub fn state(&self) -> State {
         self.queue.state()
+    }
+
+    /// What computes the windows, once it is loaded; the same `Arc` as long as it is the same backend. Each
+    /// stream's user is to be told of it once.
+    pub fn serving(&self) -> Option<Arc<Serving>> {
+        self.queue.serving()
     }
 
     /// Why the CPU serves although `auto` found a GPU, which cannot be used or was lost; the same `Arc` as long

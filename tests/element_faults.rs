@@ -141,3 +141,62 @@ fn an_element_without_labels_plays_and_takes_them_later() {
     detect.element.set_property("labels", "");
     assert_eq!(detect.events()[0].reason, gstxclip::event::Reason::LabelRemoved);
 }
+
+/// A checkpoint that is what it was in f32 and cannot be told in bytes: an input that is always zero has
+/// weights beside which all others round to zero.
+fn coarse_checkpoint() -> tempfile::TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    let config = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/small/config.json");
+    gstxclip::model::generate(config.as_ref(), dir.path(), &mut |_, _| {}).unwrap();
+    let path = dir.path().join("model.safetensors");
+    let mut bytes = std::fs::read(&path).unwrap();
+    let header = 8 + u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
+    let json: serde_json::Value = serde_json::from_slice(&bytes[8..header]).unwrap();
+    let layers = |name: &str| name.starts_with("vision_model.encoder.layers.");
+    for (name, tensor) in json.as_object().unwrap().iter().filter(|(name, _)| layers(name)) {
+        let start = header + tensor["data_offsets"][0].as_u64().unwrap() as usize;
+        let mut put = |index: usize, value: f32| {
+            bytes[start + 4 * index..start + 4 * index + 4].copy_from_slice(&value.to_le_bytes());
+        };
+        if name.contains(".layer_norm2.") {
+            put(0, 0.0);
+        } else if name.ends_with(".mlp.fc1.weight") {
+            let shape = |axis: usize| tensor["shape"][axis].as_u64().unwrap() as usize;
+            (0..shape(0)).for_each(|row| put(row * shape(1), 1000.0));
+        }
+    }
+    std::fs::write(&path, bytes).unwrap();
+    dir
+}
+
+#[test]
+fn what_computes_is_told_and_int8_that_differs_is_warned_of_once_per_element() {
+    let dir = coarse_checkpoint();
+    let line = format!("model={} device=cpu threads=1", dir.path().display());
+    let next = |detect: &Detect, kind| {
+        let message = detect.bus.timed_pop_filtered(gst::ClockTime::from_seconds(60), &[kind]);
+        message.expect("no message within a minute")
+    };
+    let first = Detect::new(&line);
+    let told = loop {
+        let message = next(&first, gst::MessageType::Progress);
+        let gst::MessageView::Progress(progress) = message.view() else { unreachable!() };
+        let (kind, _, text) = progress.get();
+        if kind == gst::ProgressType::Complete {
+            break text.to_string();
+        }
+    };
+    let backend = first.stats().get::<String>("backend").unwrap();
+    assert!(told.contains("is loaded: cpu, ") && told.ends_with(&backend), "{told}, {backend}");
+    assert!(backend.ends_with(", 1 threads, f32"), "{backend}");
+    // The second one joins what is loaded.
+    for _ in 0..2 {
+        let detect = Detect::new(&line).loaded();
+        let warnings = detect.warnings();
+        if gstxclip::backend::cpu::Isa::best().has_vnni() {
+            assert!(warnings.len() == 1 && warnings[0].contains("cosine"), "{warnings:?}");
+        } else {
+            assert!(warnings.is_empty(), "{warnings:?}");
+        }
+    }
+}

@@ -95,6 +95,31 @@ fn one_spec_is_one_engine_and_another_spec_another() {
 }
 
 #[test]
+fn what_means_the_same_is_one_engine() {
+    let dir = checkpoint();
+    let first = Engine::open(&Spec { threads: 0, device: Device::Cpu, ..spec(&dir) }).unwrap();
+    let cores = std::thread::available_parallelism().unwrap().get();
+    let inside = format!("{}/./", spec(&dir).model);
+    let other = dir.path().join("other");
+    std::os::unix::fs::symlink(dir.path(), &other).unwrap();
+    for model in [spec(&dir).model, inside, other.to_str().unwrap().into()] {
+        for (threads, device) in [(0, Device::Cpu), (cores, Device::Cpu), (cores, Device::Auto)] {
+            let same = Engine::open(&Spec { model: model.clone(), threads, device, ..spec(&dir) }).unwrap();
+            assert!(Arc::ptr_eq(&first, &same), "{model}, {threads} threads, {device}");
+        }
+    }
+    for other in [
+        Spec { threads: cores + 1, ..spec(&dir) },
+        Spec { threads: 0, precision: Precision::Int8, ..spec(&dir) },
+        Spec { threads: 0, heads: Heads::Videox, ..spec(&dir) },
+    ] {
+        // Other head counts may be none for this configuration.
+        let engine = Engine::open(&other);
+        assert!(engine.is_err() || !Arc::ptr_eq(&first, &engine.unwrap()), "{other:?}");
+    }
+}
+
+#[test]
 fn faults_of_the_checkpoint_are_told_before_anything_loads() {
     let dir = checkpoint();
     std::fs::remove_file(dir.path().join("tokenizer.json")).unwrap();

@@ -221,6 +221,12 @@ fn fingerprints_tell_weights_and_settings_apart() {
     std::fs::write(folder.join("model.safetensors"), &bytes).unwrap();
     let second = open();
     assert_ne!(first, second);
+    // The last element of the last tensor.
+    let last = bytes.len() - 4;
+    bytes[last] ^= 1;
+    std::fs::write(folder.join("model.safetensors"), &bytes).unwrap();
+    let (second, before) = (open(), second);
+    assert_ne!(second, before);
     let text = std::fs::read_to_string(folder.join("preprocessor_config.json")).unwrap();
     std::fs::write(folder.join("preprocessor_config.json"), text.replace("0.485", "0.5")).unwrap();
     assert_ne!(second, open());

@@ -6,6 +6,7 @@ counts. Of ours the time to the first window is measured with a file that has on
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -56,10 +57,22 @@ def measure(xclipd, folder, model, threads, precisions, rounds, windows):
     decode = "filesrc location={} ! qtdemux ! h264parse ! avdec_h264 ! queue max-size-buffers=8"
     launch(f"{decode.format(short)} ! fakesink", environment)  # fills the registry
 
-    def ours(path, precision):
+    def ours(path, precision, environment=environment):
         detect = (f"xclipdetect model={model} precision={precision} threads={threads} sync=true "
                   f"sample-rate={RATE}/{STEP} hop={FRAMES} labels={LABELS.replace(' ', '')}")
         return launch(f"{decode.format(path)} ! {detect} ! fakesink", environment)[0]
+
+    def scored(path, precision):
+        """Windows that the element says it scored, in a run that is not timed."""
+        log = folder / "windows.log"
+        ours(path, precision, dict(environment, GST_DEBUG="xclipdetect:6", GST_DEBUG_FILE=str(log),
+                                   GST_DEBUG_NO_COLOR="1"))
+        return len(re.findall(r" window [0-9.]+ to [0-9.]+: ", log.read_text()))
+
+    for precision in precisions:
+        for path, expected in ((short, 1), (long, windows)):
+            if (found := scored(path, precision)) != expected:
+                sys.exit(f"error: xclipdetect at {precision} scored {found} windows of {path}; expected {expected}")
 
     naive, own = [], {p: dict(seconds=[], decode=[]) for p in precisions}
     for _ in range(rounds):

@@ -182,11 +182,35 @@ def verdicts(parts):
     return "### Against the bars\n\n" + table(["", "bar", "aim", "base-patch32", "base-patch16"], rows) + "\n"
 
 
+MODELS = ("base-patch32", "base-patch16")
+KINDS = (("windows", windows), ("load", load), ("pipeline", pipeline))
+
+
+def gaps(parts):
+    """Why these figures are not those of one whole run on one machine; nothing where they are."""
+    wanted = [f"{kind}-{model}" for model in MODELS for kind, _ in KINDS] + ["preprocess"]
+    missing = [name for name in wanted if name not in parts]
+    if missing:
+        return "not measured: " + ", ".join(missing)
+    def stamp(part):
+        return part["machine"], part["threads"], part["versions"]
+
+    other = [name for name in wanted if stamp(parts[name]) != stamp(parts[wanted[0]])]
+    if other:
+        return f"of another machine, number of threads or versions than {wanted[0]}: " + ", ".join(other)
+    return None
+
+
 def write(folder, path):
+    """Writes the report of the parts in `folder` to `path`, or beside them if they are not whole; says where."""
     parts = {p.stem: json.loads(p.read_text()) for p in sorted(folder.glob("*.json"))}
+    partial = folder / "RESULTS.md"
+    if path != partial and (why := gaps(parts)):
+        print(f"{path} stays as it is ({why})", flush=True)
+        path = partial
     sections = [verdicts(parts)]
-    for model in ("base-patch32", "base-patch16"):
-        for kind, section in (("windows", windows), ("load", load), ("pipeline", pipeline)):
+    for model in MODELS:
+        for kind, section in KINDS:
             if (part := parts.get(f"{kind}-{model}")):
                 sections.append(section(model, part))
     if (part := parts.get("preprocess")):
@@ -195,3 +219,4 @@ def write(folder, path):
     before, _, rest = old.partition(BEGIN)
     after = rest.partition(END)[2]
     path.write_text(f"{before}{BEGIN}\n\n" + "\n".join(sections) + f"\n{END}{after}")
+    return path

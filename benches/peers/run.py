@@ -1,4 +1,4 @@
-"""Times us and the alternatives on this machine, in turns, and writes benches/RESULTS.md.
+"""Times us and the alternatives on this machine, in turns, and writes benches/RESULTS.md once every part is measured.
 
 scripts/bench_peers.sh [--quick] [--model base-patch32] [--part windows] …      (or: make bench-peers)
 """
@@ -66,8 +66,7 @@ def main():
         print("preprocessing of a 1080p frame", flush=True)
         save("preprocess", preprocess.measure(1 if asked.quick else 3))
     results = work / "RESULTS.md" if asked.quick else ROOT / "benches/RESULTS.md"
-    report.write(work, results)
-    print(f"figures in {results}")
+    print(f"figures in {report.write(work, results)}")
 
 
 if __name__ == "__main__":

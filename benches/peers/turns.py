@@ -14,6 +14,9 @@ import numpy as np
 HERE = Path(__file__).resolve().parent
 PEERS = ["torch eager f32", "torch.compile f32", "ONNX Runtime f32", "ONNX Runtime int8 dynamic", "OpenVINO f32",
          "OpenVINO default"]
+# How far logits of about 20 may be off torch's in f32: more is another function, not another rounding.
+OFF = {"xclip int8": 0.05, "xclip auto": 0.05, "ONNX Runtime int8 dynamic": 0.1, "OpenVINO default": 0.3}
+OFF_F32 = 1e-3
 # Threads of the last one spin for a few milliseconds when it has answered.
 PAUSE = 0.1
 
@@ -105,9 +108,9 @@ def measure(xclipd, folder, threads, rounds, precisions, peers):
     for result in results:
         error = np.abs(np.array(result["logits"]) - np.array(reference["logits"])).max()
         result["logit_error"] = float(error)
-        # bf16 is the coarsest of them; more than this is another function, not another rounding.
-        if not error < 0.3:
-            sys.exit(f"error: {result['name']} is {error} off {reference['name']}'s logits; expected less than 0.3")
+        most = max(OFF.get(r["name"], OFF_F32) for r in (result, reference))
+        if not error < most:
+            sys.exit(f"error: {result['name']} is {error} off {reference['name']}'s logits; expected less than {most}")
     return results
 
 

@@ -258,6 +258,25 @@ pub fn check(device: Device, precision: Precision) -> Result<(), BackendError> {
     }
 }
 
+/// Threads that the CPU's pool has for this setting: 0 is one per core that this process may use.
+pub fn threads(asked: usize) -> usize {
+    match asked {
+        0 => std::thread::available_parallelism().map_or(1, |n| n.get()),
+        n => n.min(1024),
+    }
+}
+
+/// Whether `Device::Auto` is the CPU, at this precision and on this machine. Looks for the GPU if need be.
+pub fn auto_is_cpu(precision: Precision) -> bool {
+    if !matches!(precision, Precision::Auto | Precision::F16) {
+        return true;
+    }
+    #[cfg(all(feature = "cuda", unix))]
+    return cuda::probe(0).is_err_and(|absent| absent.is_without_gpu());
+    #[cfg(not(all(feature = "cuda", unix)))]
+    true
+}
+
 /// Loads a checkpoint on a device. Reads, checks and packs all weights: seconds for a large one.
 /// `threads` of the CPU: 0 takes one per available core.
 ///
@@ -271,13 +290,13 @@ pub fn open(
 ) -> Result<Opened, BackendError> {
     check(device, precision)?;
     let opened = match device {
-        Device::Cpu => on_cpu(model, precision, threads)?.into(),
+        Device::Cpu => on_cpu(model, precision, threads)?,
         Device::Cuda(ordinal) => on_gpu(model, ordinal)?.into(),
         Device::Auto => match gpu_of_auto(precision, |ordinal| on_gpu(model, ordinal)) {
             Ok(Some(backend)) => backend.into(),
             other => {
-                let backend = on_cpu(model, precision.in_place_of_gpu(), threads)?;
-                Opened { backend, unusable: other.err() }
+                let opened = on_cpu(model, precision.in_place_of_gpu(), threads)?;
+                Opened { unusable: other.err(), ..opened }
             }
         },
     };
@@ -290,11 +309,30 @@ pub struct Opened {
     pub backend: Box<dyn Backend>,
     /// Why this is the CPU although `Device::Auto` found a GPU: one warning for the user.
     pub unusable: Option<BackendError>,
+    /// What `Precision::Auto` came to, where there was a choice: for the user too.
+    pub choice: Option<Choice>,
+}
+
+/// What `Precision::Auto` took.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Choice {
+    /// It, and the reason with its figures.
+    pub why: String,
+    /// It is f32 because int8 sees something else: worth a warning.
+    pub differs: bool,
+}
+
+impl Choice {
+    /// For a program without another place for it.
+    pub fn log(&self) {
+        if self.differs { tracing::warn!("{}", self.why) } else { tracing::info!("{}", self.why) }
+    }
 }
 
 impl Opened {
-    /// The warning goes to the log.
+    /// Warning and choice go to the log.
     pub fn warned(self) -> Box<dyn Backend> {
+        self.choice.iter().for_each(Choice::log);
         if let Some(error) = self.unusable {
             tracing::warn!("device auto: {}", taken_over(&error));
         }
@@ -304,7 +342,7 @@ impl Opened {
 
 impl From<Box<dyn Backend>> for Opened {
     fn from(backend: Box<dyn Backend>) -> Self {
-        Self { backend, unusable: None }
+        Self { backend, unusable: None, choice: None }
     }
 }
 
@@ -313,8 +351,15 @@ pub fn taken_over(why: &BackendError) -> String {
     format!("the CPU takes over, because the GPU cannot be used: {why}")
 }
 
-fn on_cpu(model: &Model, precision: Precision, threads: usize) -> Result<Box<dyn Backend>, BackendError> {
-    Ok(Box::new(cpu::CpuBackend::new(model, threads, precision)?))
+fn on_cpu(model: &Model, precision: Precision, threads: usize) -> Result<Opened, BackendError> {
+    let (backend, choice) = match precision {
+        Precision::Auto => {
+            let (backend, choice) = cpu::CpuBackend::choose(model, threads)?;
+            (backend, Some(choice))
+        }
+        _ => (cpu::CpuBackend::new(model, threads, precision)?, None),
+    };
+    Ok(Opened { backend: Box::new(backend), unusable: None, choice })
 }
 
 #[cfg(all(feature = "cuda", unix))]

@@ -1,4 +1,5 @@
-//! Who is served next: one pending job per stream, turns for all, nothing lost silently.
+//! What waits: one pending job per stream, served in the order of [`turns`](super::turns), nothing lost
+//! silently.
 //!
 //! Invariant: every job's `done` is called exactly once and with no lock held, whatever happens to
 //! the stream, the engine or the worker.
@@ -8,7 +9,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::Instant;
 
-use super::{Dropped, EngineError, Job, Prompts, Scored, State};
+use super::turns::{Ask, Turn, Turns};
+use super::{Dropped, EngineError, Job, Prompts, Scored, Serving, State};
 use crate::backend::{BackendError, DeviceReducer, taken_over};
 
 /// Called with every state until it returns false.
@@ -23,6 +25,7 @@ pub(super) struct Queue {
 
 struct Inner {
     state: State,
+    serving: Option<Arc<Serving>>,
     /// Why it is the CPU that serves.
     takeover: Option<Arc<str>>,
     /// Of the backend that serves.
@@ -34,7 +37,7 @@ struct Inner {
     exited: bool,
     slots: BTreeMap<u64, Slot>,
     next_id: u64,
-    last_served: u64,
+    turns: Turns,
     observers: Vec<Arc<Mutex<Observer>>>,
 }
 
@@ -45,6 +48,7 @@ struct Slot {
     /// Counts cancels: a `run` begun before one must not wait after it.
     cancels: u64,
     waiter: Option<Arc<Waiter>>,
+    turn: Turn,
 }
 
 /// A job in the queue or in work. Dropping it without an answer cancels it, so that no path through
@@ -123,17 +127,27 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(|e| e.into_inner())
 }
 
+impl Inner {
+    /// The stream's newest job; the one it replaces is to be told, without the lock.
+    fn put(&mut self, id: u64, ask: Ask, new: Waiting) -> Option<Waiting> {
+        let slot = self.slots.entry(id).or_default();
+        self.turns.ask(&mut slot.turn, ask, slot.pending.is_none());
+        slot.pending.replace(new)
+    }
+}
+
 impl Queue {
     pub(super) fn new() -> Arc<Self> {
         let inner = Inner {
             state: State::Loading,
+            serving: None,
             takeover: None,
             reducer: None,
             users: 1,
             exited: false,
             slots: BTreeMap::new(),
             next_id: 1,
-            last_served: 0,
+            turns: Turns::default(),
             observers: Vec::new(),
         };
         Arc::new(Self { inner: Mutex::new(inner), wake: Condvar::new() })
@@ -145,6 +159,14 @@ impl Queue {
 
     pub(super) fn state(&self) -> State {
         self.lock().state.clone()
+    }
+
+    pub(super) fn serving(&self) -> Option<Arc<Serving>> {
+        self.lock().serving.clone()
+    }
+
+    pub(super) fn set_serving(&self, serving: Serving) {
+        self.lock().serving = Some(Arc::new(serving));
     }
 
     pub(super) fn takeover(&self) -> Option<Arc<str>> {
@@ -218,7 +240,7 @@ impl Queue {
             drop(inner);
             return new.answer(Err(why));
         }
-        let old = inner.slots.entry(id).or_default().pending.replace(new);
+        let old = inner.put(id, Ask::Newest(new.submitted), new);
         drop(inner);
         self.wake.notify_all();
         if let Some(old) = old {
@@ -255,7 +277,7 @@ impl Queue {
             return new.answer(Err(Dropped::Cancelled));
         }
         slot.waiter = Some(waiter.clone());
-        let old = slot.pending.replace(new);
+        let old = inner.put(id, Ask::Waits, new);
         drop(inner);
         self.wake.notify_all();
         if let Some(old) = old {
@@ -333,8 +355,8 @@ impl Queue {
         }
     }
 
-    /// Waits for work. Streams take turns; the one whose turn it is either has its texts encoded a bit
-    /// further, or is scored together with up to `batch` − 1 that come after it and are ready too.
+    /// Waits for work. The stream whose turn it is either has its texts encoded a bit further, or is scored
+    /// together with up to `batch` − 1 that come after it and are ready too.
     pub(super) fn next(&self, batch: usize, ready: impl Fn(&Prompts) -> bool) -> Todo {
         let mut inner = self.lock();
         loop {
@@ -342,25 +364,29 @@ impl Queue {
                 inner.exited = true;
                 return Todo::End;
             }
-            let last = inner.last_served;
-            let turns: Vec<u64> = {
-                let ids = &inner.slots;
-                ids.range(last + 1..).chain(ids.range(..=last)).map(|(&id, _)| id).collect()
-            };
+            let Inner { slots, turns, .. } = &mut *inner;
+            let streams = slots.len();
+            let (known, sum) = slots
+                .values()
+                .filter_map(|slot| slot.turn.period())
+                .fold((0, 0.0), |(known, sum), period| (known + 1, sum + period));
+            let usual = sum / f64::from(known.max(1));
+            let mut waiting: Vec<&mut Slot> =
+                slots.values_mut().filter(|slot| slot.pending.is_some()).collect();
+            waiting.sort_by(|a, b| turns.compare(&a.turn, &b.turn, streams));
             let mut taken = Vec::new();
-            for id in turns {
-                let slot = inner.slots.get_mut(&id).expect("listed above, under the same lock");
+            for slot in waiting {
                 let Some(prompts) = slot.pending.as_ref().map(|waiting| waiting.job().prompts.clone()) else {
                     continue;
                 };
                 if ready(&prompts) {
                     taken.extend(slot.pending.take());
-                    inner.last_served = id;
+                    turns.take(&mut slot.turn, usual, streams);
                     if taken.len() == batch {
                         break;
                     }
                 } else if taken.is_empty() {
-                    inner.last_served = id;
+                    turns.take(&mut slot.turn, usual, streams);
                     return Todo::Texts(prompts);
                 } else {
                     break; // its turn comes next, before those behind it

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::queue::{Queue, Todo, Waiting};
 use super::texts::Texts;
-use super::{Dropped, EngineError, Frame, Prompts, Scored, State};
+use super::{Dropped, EngineError, Frame, Prompts, Scored, Serving, State};
 use crate::backend::{Backend, BackendError, Opened, Prepared, TextFeatures, expect};
 use crate::preprocess::Reduced;
 
@@ -24,7 +24,7 @@ pub(super) type Load = Box<dyn FnOnce() -> Result<Opened, EngineError> + Send>;
 pub(super) fn start(queue: Arc<Queue>, load: Load, fallback: Option<Load>) -> Result<(), EngineError> {
     let work = move || {
         let failed = |why: EngineError| queue.set_state(State::Failed(Arc::new(why)));
-        let Opened { backend, unusable } = match catch_unwind(AssertUnwindSafe(load)) {
+        let Opened { backend, unusable, choice } = match catch_unwind(AssertUnwindSafe(load)) {
             Ok(Ok(opened)) => opened,
             Ok(Err(error)) => return failed(error),
             Err(panic) => return failed(EngineError::Worker(message(panic.as_ref()))),
@@ -32,7 +32,9 @@ pub(super) fn start(queue: Arc<Queue>, load: Load, fallback: Option<Load>) -> Re
         if queue.end_if_unused() {
             return;
         }
-        tracing::info!("engine ready: {}", backend.describe());
+        let serving = Serving { backend: backend.describe(), choice };
+        tracing::info!("engine ready: {serving}");
+        queue.set_serving(serving);
         if let Some(why) = unusable {
             queue.set_takeover(&why);
         }
@@ -110,8 +112,10 @@ impl Worker {
         tracing::info!("the CPU takes over: {error}");
         self.queue.set_reducer(None);
         match catch_unwind(AssertUnwindSafe(load)) {
-            Ok(Ok(Opened { backend, .. })) => {
-                tracing::info!("engine ready again: {}", backend.describe());
+            Ok(Ok(Opened { backend, choice, .. })) => {
+                let serving = Serving { backend: backend.describe(), choice };
+                tracing::info!("engine ready again: {serving}");
+                self.queue.set_serving(serving);
                 self.queue.set_takeover(error);
                 self.queue.set_reducer(backend.reducer());
                 self.backend = backend;

@@ -93,7 +93,7 @@ impl Model {
     }
 
     /// 16 hex digits: a hash over configuration, pre-processing and each tensor's name, type, shape and
-    /// first bytes; stable over machines and over safetensors, shards or .bin.
+    /// two dozen elements; stable over machines and over safetensors, shards or .bin.
     pub fn fingerprint(&self) -> &str {
         &self.fingerprint
     }

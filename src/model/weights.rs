@@ -130,7 +130,7 @@ impl Weights {
     }
 
     /// What tells two trainings of the same configuration apart, cheaply: per tensor its name, type,
-    /// shape and first bytes.
+    /// shape, first elements and a few spread to its end. Each of those may be a page of a file not read yet.
     pub(crate) fn sample(&self, feed: &mut dyn FnMut(&[u8])) {
         for (name, stored) in &self.tensors {
             feed(name.as_bytes());
@@ -139,7 +139,9 @@ impl Weights {
                 feed(&(*axis as u64).to_le_bytes());
             }
             let file = &self.files[stored.file];
-            for index in 0..16.min(stored.elements()) {
+            let count = stored.elements();
+            let spread = (1..=8).map(|part| count.saturating_sub(1) * part / 8);
+            for index in (0..16).chain(spread).filter(|index| *index < count) {
                 let start = stored.start_of(index);
                 feed(&file[start..start + stored.element.bytes()]);
             }

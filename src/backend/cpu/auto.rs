@@ -1,10 +1,12 @@
 //! `precision=auto`: int8 where the processor has dot products for it, this checkpoint bears it and it
-//! is faster, else f32.
+//! is not clearly slower, else f32.
 //!
 //! A checkpoint bears it when a self-check holds: one fixed clip in both precisions gives nearly the same
-//! features. It is faster when the best of a few passes of that clip takes less time; a tie goes to f32.
+//! features. It is slower when the best of a few passes of that clip takes over a tenth longer: the check
+//! may run beside other programs, a verdict stays, and int8 takes a third of the memory at any rate.
 //! That loads both, one after the other, so the verdict is kept in the user's cache folder, per
-//! checkpoint and kind of processor. A cache that cannot be read or written costs time, nothing else.
+//! checkpoint, kind of processor, number of threads and kind of build. A cache that cannot be read or
+//! written costs time, nothing else.
 
 use std::fmt;
 use std::io::Write;
@@ -14,12 +16,12 @@ use std::time::{Duration, Instant};
 use serde::{Deserialize, Serialize};
 
 use super::{CpuBackend, Isa};
-use crate::backend::{Backend, BackendError, ClipFeatures, Precision};
+use crate::backend::{self, Backend, BackendError, Choice, ClipFeatures, Precision};
 use crate::model::{Model, recipe};
 use crate::preprocess::Reduced;
 
 /// Changes with anything that moves int8 results or what the cache holds: older verdicts are then found anew.
-const VERSION: u32 = 2;
+const VERSION: u32 = 3;
 /// Least number of passes of the clip that are timed, after one that is not, and how long they go on: a
 /// small model's are over before a neighbour on the machine is.
 const PASSES: usize = 4;
@@ -28,6 +30,8 @@ const LEAST_TIME: Duration = Duration::from_millis(60);
 const COSINE: f64 = 0.999;
 /// Largest relative difference of their norms.
 const NORM: f64 = 0.01;
+/// Longest time of a window at int8, as a multiple of that at f32.
+const SLOWEST: f64 = 1.1;
 
 /// How near one clip's int8 features are to its f32 features.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -80,8 +84,8 @@ impl Verdict {
     fn objection(&self) -> Option<Objection> {
         if !self.agreement.holds() {
             Some(Objection::Differs)
-        } else if self.int8_ms >= self.f32_ms || !self.int8_ms.is_finite() {
-            Some(Objection::NotFaster)
+        } else if self.int8_ms > SLOWEST * self.f32_ms || !self.int8_ms.is_finite() {
+            Some(Objection::Slower)
         } else {
             None
         }
@@ -99,8 +103,8 @@ impl fmt::Display for Verdict {
 enum Objection {
     /// The features are too far from those of f32.
     Differs,
-    /// What it rounds off buys nothing.
-    NotFaster,
+    /// What it rounds off costs time instead of saving it.
+    Slower,
 }
 
 /// Cosine of the two and ‖a‖/‖b‖; 0 where they do not exist.
@@ -113,23 +117,32 @@ fn compare(a: &[f32], b: &[f32]) -> (f64, f64) {
     if own * other > 0.0 { (dot / (own * other).sqrt(), (own / other).sqrt()) } else { (0.0, 0.0) }
 }
 
-/// Loads the model in the precision that suits it and this processor, and says which in the log.
-pub(super) fn open(model: &Model, threads: usize) -> Result<CpuBackend, BackendError> {
-    open_on(model, Isa::best(), threads, folder().as_deref())
+impl CpuBackend {
+    /// Loads the model in the precision that suits it and this processor.
+    pub fn choose(model: &Model, threads: usize) -> Result<(Self, Choice), BackendError> {
+        choose_on(model, Isa::best(), threads, folder().as_deref())
+    }
 }
 
-fn open_on(
+/// The same, and the log says which.
+pub(super) fn open(model: &Model, threads: usize) -> Result<CpuBackend, BackendError> {
+    let (backend, choice) = CpuBackend::choose(model, threads)?;
+    choice.log();
+    Ok(backend)
+}
+
+fn choose_on(
     model: &Model,
     isa: Isa,
     threads: usize,
     cache: Option<&Path>,
-) -> Result<CpuBackend, BackendError> {
+) -> Result<(CpuBackend, Choice), BackendError> {
     let load = |precision| CpuBackend::on(model, isa, threads, precision);
     if !isa.has_vnni() {
-        tracing::info!("precision auto: f32 ({} has no int8 dot products)", isa.name());
-        return load(Precision::F32);
+        let why = format!("precision auto: f32 ({} has no int8 dot products)", isa.name());
+        return Ok((load(Precision::F32)?, Choice { why, differs: false }));
     }
-    let entry = Entry::new(model, isa);
+    let entry = Entry::new(model, isa, threads);
     let (verdict, int8) = match cache.and_then(|folder| entry.read(folder)) {
         Some(known) => (known, None),
         None => {
@@ -149,25 +162,27 @@ fn open_on(
             (verdict, Some(int8))
         }
     };
-    match verdict.objection() {
-        None => {
-            tracing::info!("precision auto: int8 ({verdict})");
-            return int8.map_or_else(|| load(Precision::Int8), Ok);
+    let objection = verdict.objection();
+    let why = match objection {
+        None => format!("precision auto: int8 ({verdict})"),
+        Some(Objection::Slower) => {
+            format!("precision auto: f32, because int8 is slower for model {} ({verdict})", model.name)
         }
-        Some(Objection::NotFaster) => {
-            tracing::info!(
-                "precision auto: f32, because int8 is not faster for model {} ({verdict})",
-                model.name
-            );
-        }
-        Some(Objection::Differs) => tracing::warn!(
+        Some(Objection::Differs) => format!(
             "precision auto: f32, because int8 changes what model {} sees in a fixed clip ({verdict}); \
              precision=int8 takes it nevertheless",
             model.name
         ),
-    }
-    drop(int8);
-    load(Precision::F32)
+    };
+    let backend = match (objection, int8) {
+        (None, Some(int8)) => int8,
+        (None, None) => load(Precision::Int8)?,
+        (Some(_), int8) => {
+            drop(int8);
+            load(Precision::F32)?
+        }
+    };
+    Ok((backend, Choice { why, differs: objection == Some(Objection::Differs) }))
 }
 
 /// Features of the fixed clip, and the milliseconds of the fastest of a few passes.
@@ -190,35 +205,43 @@ fn features(model: &Model, backend: &mut CpuBackend) -> Result<(ClipFeatures, f6
     Ok((features, best.as_secs_f64() * 1e3))
 }
 
-/// What the cache holds of one checkpoint on one kind of processor.
+/// What the cache holds of one checkpoint on one kind of processor, with so many threads: another number may
+/// have another faster one. And of one kind of build: loops that are not optimised say nothing of those that are.
 #[derive(Serialize, Deserialize)]
 struct Entry {
     version: u32,
     program: String,
     model: String,
     processor: String,
+    threads: usize,
+    optimised: bool,
     verdict: Option<Verdict>,
 }
 
 impl Entry {
-    fn new(model: &Model, isa: Isa) -> Self {
+    fn new(model: &Model, isa: Isa, threads: usize) -> Self {
         Self {
             version: VERSION,
             program: env!("CARGO_PKG_VERSION").into(),
             model: model.fingerprint().into(),
             processor: format!("{} {}", processor(), isa.name()),
+            threads: backend::threads(threads),
+            optimised: !cfg!(debug_assertions),
             verdict: None,
         }
     }
 
     fn file(&self, folder: &Path) -> PathBuf {
-        folder.join(format!("{}-{:016x}.json", self.model, recipe::fnv1a64(self.processor.as_bytes())))
+        let Self { model, processor, threads, optimised, .. } = self;
+        let place = format!("{processor}, {threads}, {optimised}");
+        folder.join(format!("{model}-{:016x}.json", recipe::fnv1a64(place.as_bytes())))
     }
 
     fn read(&self, folder: &Path) -> Option<Verdict> {
         let found: Self = serde_json::from_slice(&std::fs::read(self.file(folder)).ok()?).ok()?;
         let key = |entry: &Self| {
-            (entry.version, entry.program.clone(), entry.model.clone(), entry.processor.clone())
+            let Self { version, program, model, processor, threads, optimised, .. } = entry;
+            (*version, program.clone(), model.clone(), processor.clone(), *threads, *optimised)
         };
         found.verdict.filter(|_| key(&found) == key(self))
     }
@@ -295,10 +318,12 @@ mod tests {
     const FAST: Verdict = Verdict { agreement: NEAR, f32_ms: 3.0, int8_ms: 2.0 };
 
     #[test]
-    fn int8_is_never_taken_where_it_is_not_faster() {
-        assert_eq!(FAST.objection(), None);
-        for int8_ms in [3.0, 3.1, f64::NAN, f64::INFINITY] {
-            assert_eq!(Verdict { int8_ms, ..FAST }.objection(), Some(Objection::NotFaster));
+    fn int8_is_not_taken_where_it_is_clearly_slower() {
+        for int8_ms in [2.0, 3.0, 3.2] {
+            assert_eq!(Verdict { int8_ms, ..FAST }.objection(), None);
+        }
+        for int8_ms in [3.4, f64::NAN, f64::INFINITY] {
+            assert_eq!(Verdict { int8_ms, ..FAST }.objection(), Some(Objection::Slower));
         }
         let far = Verdict { agreement: Agreement::NONE, ..FAST };
         assert_eq!(far.objection(), Some(Objection::Differs));
@@ -308,8 +333,9 @@ mod tests {
     fn a_processor_without_dot_products_takes_f32() {
         let cache = tempfile::tempdir().unwrap();
         let portable = *Isa::available().last().unwrap();
-        let backend = open_on(&model(), portable, 1, Some(cache.path())).unwrap();
+        let (backend, choice) = choose_on(&model(), portable, 1, Some(cache.path())).unwrap();
         assert!(backend.describe().ends_with("f32"), "{}", backend.describe());
+        assert!(!choice.differs && choice.why.contains("no int8 dot products"), "{choice:?}");
         assert_eq!(std::fs::read_dir(cache.path()).unwrap().count(), 0);
     }
 
@@ -323,40 +349,59 @@ mod tests {
         let Some(isa) = with_dot_products() else { return };
         let (model, cache) = (model(), tempfile::tempdir().unwrap());
         let folder = cache.path().join("made");
-        let first = open_on(&model, isa, 1, Some(&folder)).unwrap().describe();
-        let kept = Entry::new(&model, isa).read(&folder).expect("the verdict was kept");
+        let first = choose_on(&model, isa, 1, Some(&folder)).unwrap().0.describe();
+        let kept = Entry::new(&model, isa, 1).read(&folder).expect("the verdict was kept");
         assert_eq!(first.ends_with("int8"), kept.objection().is_none(), "{first}, {kept}");
         assert!(kept.f32_ms > 0.0 && kept.int8_ms > 0.0, "{kept}");
         let slow = Verdict { int8_ms: 4.0, ..FAST };
         let far = Verdict { agreement: Agreement { video_cosine: 0.9, ..NEAR }, ..FAST };
         for (verdict, precision) in [(FAST, "int8"), (far, "f32"), (FAST, "int8"), (slow, "f32")] {
-            Entry::new(&model, isa).write(&folder, verdict).unwrap();
-            let found = open_on(&model, isa, 1, Some(&folder)).unwrap().describe();
+            Entry::new(&model, isa, 1).write(&folder, verdict).unwrap();
+            let (backend, choice) = choose_on(&model, isa, 1, Some(&folder)).unwrap();
+            let found = backend.describe();
             assert!(found.ends_with(precision), "{found}");
+            assert_eq!(choice.differs, verdict == far, "{choice:?}");
+            let figures = format!("a window takes {:.2} ms", verdict.int8_ms);
+            assert!(choice.why.contains(precision) && choice.why.contains(&figures), "{choice:?}");
         }
+    }
+
+    #[test]
+    fn a_verdict_is_of_its_own_threads_and_build() {
+        let (model, cache) = (model(), tempfile::tempdir().unwrap());
+        let entry = |threads| Entry::new(&model, Isa::best(), threads);
+        entry(2).write(cache.path(), FAST).unwrap();
+        assert_eq!(entry(2).read(cache.path()), Some(FAST));
+        assert_eq!(entry(3).read(cache.path()), None);
+        assert_eq!(entry(0).file(cache.path()), entry(backend::threads(0)).file(cache.path()));
+        let other = |threads| Entry { optimised: !entry(2).optimised, ..entry(threads) };
+        assert_eq!(other(2).read(cache.path()), None);
+        // Nor if a file is where another's should be.
+        std::fs::copy(entry(2).file(cache.path()), other(2).file(cache.path())).unwrap();
+        assert_eq!(other(2).read(cache.path()), None);
     }
 
     #[test]
     fn a_cache_that_is_broken_or_cannot_be_written_changes_nothing() {
         let Some(isa) = with_dot_products() else { return };
         let (model, cache) = (model(), tempfile::tempdir().unwrap());
-        let entry = || Entry::new(&model, isa);
-        let broken = ["", "{", "null", r#"{"version":2,"verdict":null}"#];
+        let entry = || Entry::new(&model, isa, 1);
+        let broken = ["", "{", "null", r#"{"version":3,"verdict":null}"#];
         for text in broken {
             std::fs::write(entry().file(cache.path()), text).unwrap();
-            open_on(&model, isa, 1, Some(cache.path())).unwrap();
+            choose_on(&model, isa, 1, Some(cache.path())).unwrap();
             assert!(entry().read(cache.path()).is_some(), "found anew after {text:?}");
         }
         // A file is where the folder should be.
         let file = entry().file(cache.path());
-        open_on(&model, isa, 1, Some(&file)).unwrap();
+        choose_on(&model, isa, 1, Some(&file)).unwrap();
         assert!(file.is_file());
     }
 
     #[test]
     fn writers_at_the_same_time_leave_a_whole_verdict_and_nothing_else() {
         let (model, cache) = (model(), tempfile::tempdir().unwrap());
-        let entry = || Entry::new(&model, Isa::best());
+        let entry = || Entry::new(&model, Isa::best(), 1);
         std::thread::scope(|scope| {
             for writer in 0..4 {
                 let (entry, folder) = (&entry, cache.path());
@@ -376,7 +421,7 @@ mod tests {
     #[test]
     fn verdicts_of_another_processor_model_or_version_do_not_count() {
         let (model, cache) = (model(), tempfile::tempdir().unwrap());
-        let entry = || Entry::new(&model, Isa::best());
+        let entry = || Entry::new(&model, Isa::best(), 1);
         entry().write(cache.path(), FAST).unwrap();
         assert_eq!(entry().read(cache.path()), Some(FAST));
         for other in [

@@ -129,7 +129,7 @@ fn synthetic_on(
             Ok(Some(backend)) => Ok(backend),
             other => {
                 let backend = on_cpu(precision.in_place_of_gpu())?;
-                Ok(Opened { backend, unusable: other.err() }.warned())
+                Ok(Opened { unusable: other.err(), ..backend.into() }.warned())
             }
         },
     }

@@ -17,6 +17,9 @@ const DEVICES: [Device; 2] = [Device::Cpu, Device::Cuda(0)];
 /// No device has all of them.
 const PRECISIONS: [Precision; 3] = [Precision::F32, Precision::F16, Precision::Int8];
 
+/// Points of top-1 that int8 may lose against f32.
+const LOSS: f64 = 0.5;
+
 /// What happens to the pictures, S × S × 3 bytes each.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Harm {
@@ -114,6 +117,7 @@ pub fn measure(judge: &mut Judge, arguments: &Eval) -> Result<(), CommandError> 
 
     let mut table = Table::new(columns("device and precision"));
     let mut missing = Vec::new();
+    let (mut exact, mut rounded) = (None, None);
     for device in DEVICES {
         let mut fault = None;
         let mut opened = 0;
@@ -127,6 +131,11 @@ pub fn measure(judge: &mut Judge, arguments: &Eval) -> Result<(), CommandError> 
             };
             opened += 1;
             let tally = tally(&mut judge, first, count, &options, |_, _| ())?;
+            match (device, precision) {
+                (Device::Cpu, Precision::F32) => exact = Some(tally.top1()),
+                (Device::Cpu, Precision::Int8) => rounded = Some(tally.top1()),
+                _ => {}
+            }
             let time = format!("{:.1}", milliseconds(&mut judge, &options)?);
             table.row(row(format!("{device}, {precision}"), &tally, time));
         }
@@ -134,6 +143,11 @@ pub fn measure(judge: &mut Judge, arguments: &Eval) -> Result<(), CommandError> 
     }
     say!("the same clips in every precision and on every device of this machine");
     say!("{table}");
+    if let (Some(exact), Some(rounded)) = (exact, rounded) {
+        let lost = 100.0 * (exact - rounded);
+        let verdict = if lost <= LOSS { "met" } else { "MISSES" };
+        say!("int8 on the cpu loses {lost:.2} points of top-1 against f32 (bar: at most {LOSS}: {verdict})");
+    }
     for line in missing {
         say!("{line}");
     }

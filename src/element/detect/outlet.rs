@@ -203,6 +203,7 @@ impl detector::Outlet for Outlet {
             ("{why}"),
             ["device=auto; with device=cuda:0 this is an error, with device=cpu the GPU is not tried"]
         );
+        self.flags.tell(&element, self.engine.serving());
     }
 
     fn failed(&self, error: &EngineError) {

@@ -2,8 +2,8 @@
 //! the outlet; and how settings reach them while they run.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use gst::prelude::*;
@@ -18,7 +18,7 @@ use super::outlet::Outlet;
 use super::settings::{Change, Settings, SettingsError};
 use crate::detector::{self, Detector, DetectorError, Mode};
 use crate::element::meta;
-use crate::engine::{self, Engine, EngineError};
+use crate::engine::{self, Engine, EngineError, Serving};
 use crate::event::{Reason, Source};
 use crate::image::ImageInfo;
 use crate::model::labels::Labels;
@@ -79,6 +79,8 @@ pub struct Flags {
     /// An error was posted; the stream ends with it.
     failed: AtomicBool,
     stopped: AtomicBool,
+    /// What the user was told of.
+    told: Mutex<Option<Arc<Serving>>>,
 }
 
 impl Run {
@@ -100,6 +102,24 @@ impl Flags {
     pub fn fail(&self, element: &gst::Element, message: &str) {
         if !self.failed.swap(true, Ordering::SeqCst) {
             gst::element_error!(element, gst::LibraryError::Failed, ("{message}"));
+        }
+    }
+
+    /// Says what computes, once; a warning where that is not what precision=auto is for.
+    pub fn tell(&self, element: &gst::Element, serving: Option<Arc<Serving>>) {
+        let Some(serving) = serving else { return };
+        let before = self.told.lock().unwrap_or_else(PoisonError::into_inner).replace(serving.clone());
+        if before.is_some_and(|before| Arc::ptr_eq(&before, &serving)) {
+            return;
+        }
+        gst::info!(CAT, obj = element, "{serving}");
+        if let Some(choice) = serving.choice.as_ref().filter(|choice| choice.differs) {
+            gst::element_warning!(
+                element,
+                gst::LibraryError::Settings,
+                ("{}", choice.why),
+                ["precision=auto; with precision=f32 nothing is checked"]
+            );
         }
     }
 }
@@ -236,6 +256,7 @@ impl XClipDetect {
         let (element, flags) = (self.obj().downgrade(), run.flags.clone());
         let mut started = false;
         let model = run.engine.model().name.clone();
+        let engine = Arc::downgrade(&run.engine);
         run.engine.observe(Box::new(move |state| {
             let Some(element) = element.upgrade() else { return false };
             let progress = |kind, text: String| {
@@ -255,9 +276,12 @@ impl XClipDetect {
                     true
                 }
                 engine::State::Ready => {
+                    let serving = engine.upgrade().and_then(|engine| engine.serving());
                     if started {
-                        progress(gst::ProgressType::Complete, format!("{model} is loaded"));
+                        let on = serving.as_ref().map_or("", |serving| &serving.backend);
+                        progress(gst::ProgressType::Complete, format!("{model} is loaded: {on}"));
                     }
+                    flags.tell(element.upcast_ref(), serving);
                     false
                 }
                 engine::State::Failed(error) => {
@@ -413,6 +437,7 @@ impl XClipDetect {
     pub(super) fn stats(&self) -> gst::Structure {
         let run = self.state().run.clone();
         let running = run.as_ref().map(|run| run.detector.stats());
+        let serving = run.as_ref().and_then(|run| run.engine.serving());
         let state = self.state();
         let stats = running.or_else(|| state.last.clone()).unwrap_or_default();
         let nanos = |time: Duration| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
@@ -435,6 +460,7 @@ impl XClipDetect {
                     engine::State::Failed(_) => "failed",
                 }),
             )
+            .field("backend", serving.as_ref().map_or("", |serving| serving.backend.as_str()))
             .field("buffers", state.buffers)
             .field("unseen", counts("unseen", &state.skipped))
             .field("frames", stats.frames)
