@@ -59,18 +59,6 @@ impl Spec {
         };
         Self { model, device: self.device, precision, threads, heads: self.heads }
     }
-
-    /// The key that means the same where `auto` is the CPU.
-    fn twin(&self) -> Option<Self> {
-        let device = match self.device {
-            // Of which the CPU has none, and says so.
-            _ if self.precision == Precision::F16 => return None,
-            Device::Auto => Device::Cpu,
-            Device::Cpu => Device::Auto,
-            Device::Cuda(_) => return None,
-        };
-        Some(Self { device, ..self.clone() })
-    }
 }
 
 /// What computes an engine's windows.
@@ -176,17 +164,11 @@ impl Engine {
     /// Joins the process's engine of this spec or opens one. Checks configuration, tokenizer, tensor
     /// names and shapes and the device before it returns; weights load on the worker.
     pub fn open(spec: &Spec) -> Result<Arc<Engine>, EngineError> {
+        let key = spec.key();
         // Held while headers are read (milliseconds), so that two elements do not open the same twice.
         let mut engines = ENGINES.lock().unwrap_or_else(|e| e.into_inner());
         let engines = engines.get_or_insert_default();
         engines.retain(|_, known| known.queue.strong_count() > 0);
-        let mut key = spec.key();
-        if let Some(twin) = key.twin().filter(|twin| engines.contains_key(twin))
-            && !engines.contains_key(&key)
-            && crate::backend::auto_is_cpu(key.precision)
-        {
-            key = twin;
-        }
         if let Some(known) = engines.get_mut(&key) {
             if let Some(engine) = known.engine.upgrade()
                 && !matches!(engine.state(), State::Failed(_))

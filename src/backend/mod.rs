@@ -266,17 +266,6 @@ pub fn threads(asked: usize) -> usize {
     }
 }
 
-/// Whether `Device::Auto` is the CPU, at this precision and on this machine. Looks for the GPU if need be.
-pub fn auto_is_cpu(precision: Precision) -> bool {
-    if !matches!(precision, Precision::Auto | Precision::F16) {
-        return true;
-    }
-    #[cfg(all(feature = "cuda", unix))]
-    return cuda::probe(0).is_err_and(|absent| absent.is_without_gpu());
-    #[cfg(not(all(feature = "cuda", unix)))]
-    true
-}
-
 /// Loads a checkpoint on a device. Reads, checks and packs all weights: seconds for a large one.
 /// `threads` of the CPU: 0 takes one per available core.
 ///

@@ -365,9 +365,12 @@ impl Queue {
                 return Todo::End;
             }
             let Inner { slots, turns, .. } = &mut *inner;
-            let streams = slots.len();
+            let all = slots.len();
+            let shares = |slot: &&Slot| turns.shares(&slot.turn, slot.pending.is_some(), all);
+            let streams = slots.values().filter(shares).count();
             let (known, sum) = slots
                 .values()
+                .filter(shares)
                 .filter_map(|slot| slot.turn.period())
                 .fold((0, 0.0), |(known, sum), period| (known + 1, sum + period));
             let usual = sum / f64::from(known.max(1));

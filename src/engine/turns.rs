@@ -18,6 +18,8 @@ const PATIENCE: u64 = 8;
 const LATEST: f64 = 0.125;
 /// And how many times the mean at most: a pause is no rate.
 const PAUSE: f64 = 8.0;
+/// Seconds that the first interval counts for at most and at least, where there is no mean yet.
+const FIRST: (f64, f64) = (1e-3, 10.0);
 
 /// One stream's place.
 #[derive(Clone, Debug, Default)]
@@ -65,7 +67,7 @@ impl Turns {
             let latest = now.saturating_duration_since(before).as_secs_f64();
             turn.period = Some(match turn.period {
                 Some(mean) => mean + LATEST * (latest.min(PAUSE * mean) - mean),
-                None => latest,
+                None => latest.clamp(FIRST.0, FIRST.1),
             });
         }
         if idle {
@@ -73,6 +75,12 @@ impl Turns {
             turn.due = turn.due.max(self.time);
             turn.began = self.count;
         }
+    }
+
+    /// Whether a stream counts among those that share the turns; `asks`: something of it waits. One that has
+    /// not asked for long takes no turn from the others by being there.
+    pub fn shares(&self, turn: &Turn, asks: bool, all: usize) -> bool {
+        asks || turn.last > 0 && self.count - turn.last < PATIENCE * all as u64
     }
 
     fn is_overdue(&self, turn: &Turn, streams: usize) -> bool {
@@ -142,7 +150,7 @@ mod tests {
 
     /// `rate` windows a second are served, for so many seconds.
     fn run(mut streams: Vec<Sim>, rate: f64, seconds: f64) -> Vec<Sim> {
-        let (begun, mut turns, count) = (Instant::now(), Turns::default(), streams.len());
+        let (begun, mut turns, all) = (Instant::now(), Turns::default(), streams.len());
         let mut noise = 1u64;
         streams.iter_mut().for_each(|stream| stream.next = stream.from);
         let mut now = 0.0;
@@ -162,7 +170,9 @@ mod tests {
                 let period = |period: f64| s.from + period * (s.asked as f64 + late);
                 s.next = s.period.map_or(f64::MAX, period);
             }
-            let known: Vec<f64> = streams.iter().filter_map(|s| s.turn.period()).collect();
+            let shares = |s: &&Sim| turns.shares(&s.turn, s.pending.is_some(), all);
+            let count = streams.iter().filter(shares).count();
+            let known: Vec<f64> = streams.iter().filter(shares).filter_map(|s| s.turn.period()).collect();
             let usual = known.iter().sum::<f64>() / known.len().max(1) as f64;
             let pending = streams.iter_mut().filter(|s| s.pending.is_some());
             match pending.min_by(|a, b| turns.compare(&a.turn, &b.turn, count)) {
@@ -268,5 +278,24 @@ mod tests {
         }
         let alone = run(vec![waiting(), waiting(), waiting()], 12.0, 300.0);
         assert!(alone.iter().all(|s| (1199..=1201).contains(&s.served)));
+    }
+
+    #[test]
+    fn streams_that_never_ask_take_no_turns() {
+        for idle in [0, 14, 100] {
+            let mut streams = vec![every(0.05, 0.0), waiting()];
+            streams.extend((0..idle).map(|_| every(1.0, 1e9)));
+            let streams = run(streams, 10.0, 60.0);
+            let (newest, waits) = (streams[0].served as f64, streams[1].served as f64);
+            assert!((0.9..1.1).contains(&(newest / waits)), "{idle} idle: {newest} and {waits}");
+        }
+    }
+
+    #[test]
+    fn a_pause_after_the_first_window_is_no_rate() {
+        let (turns, mut turn, begun) = (Turns::default(), Turn::default(), Instant::now());
+        turns.ask(&mut turn, Ask::Newest(begun), true);
+        turns.ask(&mut turn, Ask::Newest(begun + Duration::from_secs(600)), true);
+        assert_eq!(turn.period(), Some(FIRST.1));
     }
 }

@@ -125,6 +125,9 @@ impl Worker {
             Ok(Err(why)) => tracing::error!("the CPU cannot take over: {why}"),
             Err(panic) => tracing::error!("the CPU cannot take over: {}", message(panic.as_ref())),
         }
+        if !error.is_lost() {
+            self.queue.set_reducer(self.backend.reducer());
+        }
         false
     }
 
@@ -173,11 +176,7 @@ impl Worker {
         let queued: Vec<Duration> = windows.iter().map(|w| w.submitted.elapsed()).collect();
         let answers: Vec<Answer> = match self.recovering(&windows) {
             Ok(answers) => answers.into_iter().map(Ok).collect(),
-            // One stream's bad window must not cost the others theirs.
-            Err(error) if windows.len() > 1 && !error.is_lost() => {
-                let alone = windows.iter().map(|w| self.recovering(std::slice::from_ref(w)));
-                alone.map(|one| one.map(|mut answers| answers.remove(0))).collect()
-            }
+            Err(error) if windows.len() > 1 && !error.is_lost() => self.alone(&windows),
             Err(error) => {
                 let error = self.told(error);
                 windows.into_iter().for_each(|w| w.answer(Err(Dropped::Failed(error.clone()))));
@@ -192,10 +191,35 @@ impl Worker {
         }
     }
 
+    /// Each window by itself: one stream's bad window must not cost the others theirs, nor their device. One that
+    /// serves any of them does not fail for good.
+    fn alone(&mut self, windows: &[Waiting]) -> Vec<Answer> {
+        let one = |worker: &mut Self, window| {
+            let window = std::slice::from_ref(window);
+            let answers = match worker.logits(window) {
+                Err(error) if error.is_lost() && worker.recovered(&error) => worker.logits(window),
+                done => done,
+            };
+            answers.map(|mut answers| answers.remove(0))
+        };
+        let mut answers: Vec<Answer> = windows.iter().map(|window| one(self, window)).collect();
+        if answers.iter().any(Result::is_ok) {
+            self.faults.batches = 0;
+        } else if let Some(Err(error)) = answers.first()
+            && self.recovered(error)
+        {
+            answers = windows.iter().map(|window| one(self, window)).collect();
+        }
+        answers
+    }
+
     /// As [`Worker::logits`]; by another backend if the device is lost meanwhile, or fails once more, and there is one.
     fn recovering(&mut self, windows: &[Waiting]) -> Result<Vec<(Vec<f32>, Duration)>, BackendError> {
         match self.logits(windows) {
-            Err(error) if self.recovered(&error) => self.logits(windows),
+            // Several together may fail by one of them.
+            Err(error) if (windows.len() == 1 || error.is_lost()) && self.recovered(&error) => {
+                self.logits(windows)
+            }
             done => done,
         }
     }
