@@ -126,6 +126,7 @@ fn every_fault_at_the_start_is_one_message_with_its_mend() {
         let run = xclipd(&libraries, "cuda:0", &[("XCLIP_EMULATED_FAULT", fault)]);
         let error = run.error();
         assert!(error.contains(what) && error.contains(mend), "{fault}: {error}");
+        assert!(!error.contains("   "), "a broken line in a message: {error}");
     }
     let error = xclipd(&libraries, "cuda:3", &[]).error().to_string();
     assert!(error.contains("device cuda:3 does not exist: the driver shows 1 GPUs"), "{error}");

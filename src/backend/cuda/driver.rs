@@ -32,7 +32,7 @@ pub struct Gpu {
     /// The CUDA version the driver speaks, as in `12.8`.
     pub driver: String,
     pub driver_path: PathBuf,
-    /// Which of the embedded kernel sets is for it, such as `sm_90` or `compute_80`.
+    /// Which of the embedded kernel sets is tried first, such as `sm_90` or `compute_80`.
     pub kernels: &'static str,
     pub(super) device: c_int,
 }

@@ -121,7 +121,8 @@ fn despite_cards(cards: &[String]) -> String {
 pub(super) fn unavailable_mend(status: i32) -> Option<&'static str> {
     match status {
         sys::DEVICE_UNAVAILABLE => Some(
-            "Another program has it to itself, or the device needs a reset: `nvidia-smi` shows the compute mode and the              program that holds it; end that, or let programs share the device by `nvidia-smi -c DEFAULT`",
+            "Another program has it to itself, or the device needs a reset: `nvidia-smi` shows the compute mode and the \
+             program that holds it; end that, or let programs share the device by `nvidia-smi -c DEFAULT`",
         ),
         sys::MPS_CONNECTION_FAILED..=sys::MPS_MAX_CONNECTIONS => Some(MPS),
         _ => None,

@@ -52,7 +52,11 @@ impl Kernels {
             // what is made for cards (8.7 and sm_86).
             Err(refused @ CudaError::Kernels { .. }) if !image.is_ptx() => {
                 tracing::info!("the driver compiles the kernels, which takes a while: {refused}");
-                (load(context, Image::ptx()).map_err(|_| refused)?, Image::ptx().target)
+                let module = load(context, Image::ptx()).map_err(|error| match error {
+                    CudaError::Kernels { .. } => refused,
+                    other => other,
+                })?;
+                (module, Image::ptx().target)
             }
             loaded => (loaded?, image.target),
         };

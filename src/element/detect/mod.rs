@@ -54,9 +54,10 @@
 //! fails the change to PAUSED with an error message. Weights load in the background (progress messages
 //! `load`, the last of which says what computes, as `backend` in `stats` does: device, instruction set,
 //! threads, precision). Where `precision=auto` takes f32 because int8 would change the scores, a warning
-//! message gives the figures. Until then until then async counts windows as dropped (`loading`) and sync waits. Where `device=auto` found
-//! a GPU that cannot be used, or that is lost later, the CPU takes over, with one warning message, and scores
-//! again the windows that were in work; what async drops until its weights are loaded is counted.
+//! message gives the figures. Until the weights are there async counts windows as dropped (`loading`) and
+//! sync waits. Where `device=auto` found a GPU that cannot be used, or that is lost later or fails three
+//! batches in a row, the CPU takes over, with one warning message, and scores again the windows that were
+//! in work; what async drops until its weights are loaded is counted.
 //!
 //! Since: 0.1
 

@@ -364,7 +364,7 @@ pub static PROPERTIES: LazyLock<Vec<glib::ParamSpec>> = LazyLock::new(|| {
             .default_value(Some("auto")).mutable_ready().build(),
         string("cuda-lib-dir", "CUDA library folder", "Folder with libcublasLt.so (or a Python site-packages with NVIDIA's wheels), looked through before the system's; also XCLIP_CUDA_LIB_DIR. The first GPU user of the process decides")
             .mutable_ready().build(),
-        string("precision", "Precision", "Arithmetic of the model: auto, f32, f16, int8. GPUs compute in f16. On the CPU auto takes int8 on processors with dot products for it where a self-check of the checkpoint holds and it is not slower, else f32; `backend` in stats and the progress message say which")
+        string("precision", "Precision", "Arithmetic of the model: auto, f32, f16, int8. GPUs compute in f16. On the CPU auto takes int8 on processors with dot products for it where a self-check of the checkpoint holds and it is not more than a tenth slower, else f32; `backend` in stats and the progress message say which")
             .default_value(Some("auto")).mutable_ready().build(),
         glib::ParamSpecUInt::builder("threads")
             .nick("Threads").blurb("Threads of the engine; 0 is one per core. They work while a window is scored, beside GStreamer's own: where decoders or encoders in software are to keep up meanwhile, set as many fewer than cores as those need")
