@@ -54,7 +54,7 @@ pub(super) fn quick_gelu<const FMA: bool>(x: f32) -> f32 {
 /// r·(1 + e + e²) the cube of that.
 #[inline(always)]
 fn reciprocal<const FMA: bool>(d: f32) -> f32 {
-    let r = f32::from_bits(0x7ef3_11c3 - d.to_bits());
+    let r = f32::from_bits(0x7ef3_11c3u32.wrapping_sub(d.to_bits()));
     let r = mul_add::<FMA>(r, mul_add::<FMA>(-d, r, 1.0), r);
     let e = mul_add::<FMA>(-d, r, 1.0);
     mul_add::<FMA>(r, mul_add::<FMA>(e, e, e), r)
@@ -129,6 +129,9 @@ mod tests {
                 let exact = x / (1.0 + (-1.702 * x).exp());
                 assert!((y as f64 - exact).abs() <= 4e-7 * x.abs().min(1e30), "{}: {x} → {y}", isa.name());
             }
+            let mut extremes = [f32::NAN, f32::INFINITY, f32::NEG_INFINITY];
+            gelu_all(isa, &mut extremes);
+            assert!(extremes[0].is_nan() && extremes[1] == f32::INFINITY && !extremes[2].is_finite());
         }
     }
 }

@@ -177,7 +177,7 @@ impl Tiles {
         }
     }
 
-    /// The tile that holds a row.
+    /// The tile that holds a row, one of those there are.
     #[inline(always)]
     fn of(&self, row: usize) -> usize {
         match row.checked_sub(self.tall * self.height) {
@@ -207,6 +207,9 @@ impl<'a> Writer<'a> {
     /// As [`Writer::row`], of the rows from `first` on.
     #[inline(always)]
     pub fn rows(&self, first: usize, at: &mut [(usize, usize)]) {
+        if at.is_empty() {
+            return;
+        }
         let Tiling { lines, tiles } = self.tiling;
         let (mut index, mut left) = (tiles.of(first), &mut at[..]);
         let mut row = first;
@@ -322,6 +325,14 @@ mod tests {
                     next += height;
                 }
                 assert!(next == rows && tiles.count == rows.div_ceil(most), "{rows} {most}");
+                let mut values = Buffer::zeroed(1);
+                let writer = Writer { values: Shared::new(&mut values), tiling: Tiling { lines: 3, tiles } };
+                for first in 0..=rows {
+                    let mut at = [(0, 0); 30];
+                    let at = &mut at[..(rows - first).min(30)];
+                    writer.rows(first, at);
+                    assert!((first..).zip(at).all(|(row, at)| writer.row(row) == *at), "{rows} {most}");
+                }
             }
         }
     }

@@ -53,16 +53,10 @@ pub struct Pool {
     busy: Mutex<()>,
 }
 
-/// Threads of a pool; more than any machine this runs on has cores.
-const MOST: usize = 1024;
-
 impl Pool {
     /// `threads` in all, the caller included; 0 takes one per available core, more than 1024 are 1024.
     pub fn new(threads: usize) -> Self {
-        let threads = match threads {
-            0 => std::thread::available_parallelism().map_or(1, |n| n.get()),
-            n => n.min(MOST),
-        };
+        let threads = crate::backend::threads(threads);
         let nothing: unsafe fn(*const (), usize) = |_, _| {};
         let inner = Arc::new(Inner {
             gate: AtomicU64::new(0),
