@@ -113,8 +113,13 @@ impl Setup {
         while begun.elapsed() < length {
             frames.drain(..HOP.min(self.frames));
             frames.extend((0..HOP.min(self.frames)).map(|i| picture(windows * HOP + i)));
-            let done = Box::new(|result: Result<Scored, Dropped>| assert!(result.is_ok(), "a window failed"));
+            // A panic in `done` is caught by the engine.
+            let (answer, answered) = std::sync::mpsc::channel();
+            let done = Box::new(move |result: Result<Scored, Dropped>| {
+                let _ = answer.send(result.is_ok());
+            });
             stream.run(Job { frames: frames.clone(), prompts: self.prompts.clone(), done });
+            assert_eq!(answered.recv(), Ok(true), "a window failed");
             windows += 1;
         }
         windows as f64 / begun.elapsed().as_secs_f64()
