@@ -8,14 +8,14 @@
 use std::ops::Range;
 
 use super::buffer::{Buffer, LINE, LINE_BYTES, Number, Shared, first};
-use super::epilogue::{Epilogue, Place, Target, TileRows};
-use super::isa::{Isa, mul_add, per_isa};
+use super::epilogue::{Epilogue, Place, Target};
+use super::isa::{Isa, per_isa};
 use super::kernel::{Ahead, F32Kernels, Tile};
 use super::kernel_i8::DotKernels;
 use super::lhs::Lhs;
 use super::linear::{Bytes, Format, Linear, Panels};
 use super::pool::Pool;
-use super::quantise::RowScale;
+use super::sums::{ByteRows, F32Rows, FineRows};
 
 pub use super::epilogue::Activation;
 
@@ -221,76 +221,6 @@ fn multiply_i8<const FMA: bool, const NR: usize, const C: usize>(
             unsafe { epilogue.put::<FMA, NR, C>(&place, &sums, &bias) }
         }
     }
-}
-
-/// `[row][NR]`
-struct F32Rows<'a, const NR: usize>(&'a [[f32; NR]]);
-
-impl<const NR: usize> TileRows for F32Rows<'_, NR> {
-    #[inline(always)]
-    fn part<const FMA: bool, const C: usize>(&self, r: usize, c: usize, bias: &[f32; C]) -> [f32; C] {
-        let mut values = *first::<C, _>(&self.0[r][c..]);
-        for i in 0..C {
-            values[i] += bias[i];
-        }
-        values
-    }
-}
-
-/// Sums of bytes: (sum − zero · column sum) · row scale · column scale.
-struct ByteRows<'a, const NR: usize> {
-    sums: &'a [[i32; NR]],
-    rows: &'a [RowScale],
-    scales: [f32; NR],
-    column_sums: [i32; NR],
-}
-
-impl<const NR: usize> TileRows for ByteRows<'_, NR> {
-    #[inline(always)]
-    fn part<const FMA: bool, const C: usize>(&self, r: usize, c: usize, bias: &[f32; C]) -> [f32; C] {
-        let (row, sums) = (self.rows[r], *first::<C, _>(&self.sums[r][c..]));
-        let (scales, column_sums) =
-            (*first::<C, _>(&self.scales[c..]), *first::<C, _>(&self.column_sums[c..]));
-        let mut values = *bias;
-        for i in 0..C {
-            // One rounding of a sum, 2^-24 of it, for three slow instructions of a product of integers.
-            let sum = if FMA {
-                mul_add::<FMA>(-row.zero as f32, column_sums[i] as f32, sums[i] as f32)
-            } else {
-                exact(sums[i], row.zero, column_sums[i])
-            };
-            values[i] = mul_add::<FMA>(sum, row.scale * scales[i], bias[i]);
-        }
-        values
-    }
-}
-
-/// As [`ByteRows`], the sums of second bytes added.
-struct FineRows<'a, const NR: usize> {
-    first: ByteRows<'a, NR>,
-    fine: &'a [[i32; NR]],
-}
-
-impl<const NR: usize> TileRows for FineRows<'_, NR> {
-    #[inline(always)]
-    fn part<const FMA: bool, const C: usize>(&self, r: usize, c: usize, bias: &[f32; C]) -> [f32; C] {
-        let of = &self.first;
-        let (row, fine_row) = (of.rows[r], of.rows[r].of_fine());
-        let (sums, fine) = (*first::<C, _>(&of.sums[r][c..]), *first::<C, _>(&self.fine[r][c..]));
-        let (scales, column_sums) = (*first::<C, _>(&of.scales[c..]), *first::<C, _>(&of.column_sums[c..]));
-        let mut values = *bias;
-        for i in 0..C {
-            let rest = exact(fine[i], fine_row.zero, column_sums[i]) * fine_row.scale;
-            values[i] += (exact(sums[i], row.zero, column_sums[i]) * row.scale + rest) * scales[i];
-        }
-        values
-    }
-}
-
-/// What the bytes' values sum to, without the zero of each.
-#[inline(always)]
-fn exact(sum: i32, zero: i32, column_sum: i32) -> f32 {
-    sum.wrapping_sub(zero.wrapping_mul(column_sum)) as f32
 }
 
 /// The panel after this one, most likely this thread's next: asked for while this one is at work, a share

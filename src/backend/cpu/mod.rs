@@ -46,6 +46,7 @@ mod prompts;
 mod quantise;
 mod roof;
 mod spread;
+mod sums;
 mod text;
 mod transpose;
 mod vision;
