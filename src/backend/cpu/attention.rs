@@ -131,44 +131,24 @@ impl<'a> Task<'a> {
     #[inline(always)]
     fn run<const FMA: bool, const NR: usize, const C: usize>(&self, scratch: &mut Scratch, to: Writer<'_>) {
         let Task { kernels, item, width, causal, head, keys, .. } = *self;
-        // All lines are asked for before the first is needed: they lie a row apart, where no processor
-        // looks ahead by itself.
-        for j in 0..keys {
-            expect(self.key(j));
-        }
-        for j in 0..keys {
-            expect(self.value(j));
-        }
-        for r in 0..item.queries {
-            expect(item.q.head(r, head, width));
+        if head == 0 {
+            (0..keys).for_each(|j| expect(self.key(j).as_ptr(), width));
+            (0..keys).for_each(|j| expect(self.value(j).as_ptr(), width));
+            (0..item.queries).for_each(|r| expect(item.q.head(r, head, width).as_ptr(), width));
         }
         let Scratch { keys: packed_keys, values: packed_values, query, scores, weights } = scratch;
         let packed_keys = packed_keys.fit(keys.div_ceil(NR) * width * NR);
         self.pack_keys::<NR>(packed_keys);
         let packed_values = packed_values.fit(width.div_ceil(NR) * keys * NR);
         self.pack_values::<NR>(packed_values);
-        let query_lines = width.div_ceil(LINE);
         let mut tile = Tile::new();
         let tiles = Tiles::new(item.queries, kernels.rows());
         for (top, height) in (0..tiles.count).map(|index| tiles.at(index)) {
             let kernel = kernels.for_rows(height);
             let mut places = [(0, 0); MAX_ROWS];
             to.rows(item.first + top, &mut places[..height]);
-            for at in &places[..height] {
-                let lines = head * width / LINE..((head + 1) * width).div_ceil(LINE);
-                lines.for_each(|line| to.expect(*at, line));
-            }
-            let query = query.fit(query_lines * height * LINE);
-            for r in 0..height {
-                let from = item.q.head(top + r, head, width);
-                let (lines, rest) = from.as_chunks::<LINE>();
-                for (i, line) in lines.iter().enumerate() {
-                    *first_mut::<LINE, _>(&mut query[(i * height + r) * LINE..]) = *line;
-                }
-                if !rest.is_empty() {
-                    query[(lines.len() * height + r) * LINE..][..rest.len()].copy_from_slice(rest);
-                }
-            }
+            let query = query.fit(width.div_ceil(LINE) * height * LINE);
+            self.pack_queries(top, height, query.as_chunks_mut().0);
             // A causal tile sees no key past its last row.
             let seen = if causal { keys.min(top + height) } else { keys };
             let scores = scores.fit(seen.div_ceil(NR) * height * NR);
@@ -185,7 +165,9 @@ impl<'a> Task<'a> {
             let mut scale = [0f32; MAX_ROWS];
             for (r, scale) in scale.iter_mut().enumerate().take(height) {
                 let visible = if causal { keys.min(top + r + 1) } else { keys };
+                let (scores, weights) = (scores.as_chunks().0, weights.as_chunks_mut().0);
                 *scale = softmax_row::<FMA, NR, C>(scores, r, height, visible, weights);
+                to.expect(places[r], head * width, width);
             }
             for (p, values) in packed_values.chunks_exact(keys * NR).enumerate() {
                 // SAFETY: `weights` has the lines of `seen` columns of `height` rows, the panel keys·NR
@@ -200,22 +182,25 @@ impl<'a> Task<'a> {
                         Ahead::NOTHING,
                     )
                 }
-                let columns = NR.min(width - p * NR);
-                let col = head * width + p * NR;
-                for (r, scale) in scale[..height].iter().enumerate() {
-                    for c in (0..columns).step_by(C) {
-                        let mut part = *first::<C, _>(&tile.0[r * NR + c..]);
-                        for value in &mut part {
-                            *value *= scale;
-                        }
-                        // SAFETY (both): these rows × this head's columns belong to this task alone.
-                        if c + C <= columns && (col + c).is_multiple_of(C) {
-                            unsafe { to.put_line(places[r], col + c, &part) }
-                        } else {
-                            unsafe { to.put(places[r], col + c, &{ part }[..C.min(columns - c)]) }
-                        }
-                    }
-                }
+                let (first, columns) = (head * width + p * NR, NR.min(width - p * NR));
+                // SAFETY: these rows × this head's columns belong to this task alone.
+                unsafe { put::<NR, C>(&tile, &scale[..height], &places, first, columns, to) }
+            }
+        }
+    }
+
+    /// Lines of queries, row after row.
+    #[inline(always)]
+    fn pack_queries(&self, top: usize, height: usize, packed: &mut [[f32; LINE]]) {
+        for r in 0..height {
+            let from = self.item.q.head(top + r, self.head, self.width);
+            expect_next(from);
+            let (lines, rest) = from.as_chunks::<LINE>();
+            for (i, line) in lines.iter().enumerate() {
+                packed[i * height + r] = *line;
+            }
+            if !rest.is_empty() {
+                packed[lines.len() * height + r][..rest.len()].copy_from_slice(rest);
             }
         }
     }
@@ -227,6 +212,7 @@ impl<'a> Task<'a> {
             let mut rows: [&[f32]; NR] = [&[]; NR];
             for (i, row) in rows.iter_mut().enumerate().take(self.keys - p * NR) {
                 *row = self.key(p * NR + i);
+                expect_next(row);
             }
             // SAFETY: NR rows of `width` values or none, and a panel of their size; the function is of a
             // detected instruction set.
@@ -238,7 +224,9 @@ impl<'a> Task<'a> {
     #[inline(always)]
     fn pack_values<const NR: usize>(&self, packed: &mut [f32]) {
         for j in 0..self.keys {
-            let (whole, rest) = self.value(j).as_chunks::<NR>();
+            let row = self.value(j);
+            expect_next(row);
+            let (whole, rest) = row.as_chunks::<NR>();
             for (p, values) in whole.iter().enumerate() {
                 *first_mut::<NR, _>(&mut packed[(p * self.keys + j) * NR..]) = *values;
             }
@@ -251,31 +239,34 @@ impl<'a> Task<'a> {
     }
 }
 
+/// Asks for lines long before they are needed: they lie a row apart, where no processor looks ahead by
+/// itself.
 #[inline(always)]
-fn expect(row: &[f32]) {
-    for at in (0..row.len()).step_by(LINE) {
-        prefetch::<false>(&raw const row[at]);
-    }
+fn expect(at: *const f32, width: usize) {
+    (0..width).step_by(LINE).for_each(|i| prefetch::<false>(at.wrapping_add(i)));
+}
+
+/// The same row of the next head, most likely this thread's next task; a hint only.
+#[inline(always)]
+fn expect_next(row: &[f32]) {
+    expect(row.as_ptr().wrapping_add(row.len()), row.len());
 }
 
 /// exp(score − max) of row `r`'s first `visible` scores, 0 beyond, into the lines of `weights`; returns
-/// 1/Σ. `scores`: panels height×NR, no column of them left out.
+/// 1/Σ. `scores`: panels of `height` rows, no column of them left out.
 #[inline(always)]
 fn softmax_row<const FMA: bool, const NR: usize, const C: usize>(
-    scores: &mut [f32],
+    scores: &[[f32; NR]],
     r: usize,
     height: usize,
     visible: usize,
-    weights: &mut [f32],
+    weights: &mut [[f32; LINE]],
 ) -> f32 {
-    let panels = scores.len() / (height * NR);
+    let rows = || scores[r..].iter().step_by(height).enumerate();
     let mut max = [f32::NEG_INFINITY; C];
-    for p in 0..panels {
+    for (p, row) in rows() {
         for c in (0..NR).step_by(C) {
-            let (j, scores) = (p * NR + c, first_mut::<C, _>(&mut scores[(p * height + r) * NR + c..]));
-            if j + C > visible {
-                scores[visible.saturating_sub(j)..].fill(f32::NEG_INFINITY);
-            }
+            let scores = visible_only::<C>(&row[c..], p * NR + c, visible);
             for i in 0..C {
                 max[i] = if scores[i] > max[i] { scores[i] } else { max[i] };
             }
@@ -283,19 +274,78 @@ fn softmax_row<const FMA: bool, const NR: usize, const C: usize>(
     }
     let max = reduce(max, |a, b| if b > a { b } else { a });
     let mut sums = [0f32; C];
-    for p in 0..panels {
+    for (p, row) in rows() {
         for c in (0..NR).step_by(C) {
             let j = p * NR + c;
             // Plain loops: closures of `map` may be compiled without the instruction set.
-            let mut exps = *first::<C, _>(&scores[(p * height + r) * NR + c..]);
+            let mut exps = visible_only::<C>(&row[c..], j, visible);
             for i in 0..C {
                 exps[i] = exp::<FMA>(exps[i] - max);
                 sums[i] += exps[i];
             }
-            *first_mut::<C, _>(&mut weights[(j / LINE * height + r) * LINE + j % LINE..]) = exps;
+            *first_mut(&mut weights[j / LINE * height + r][j % LINE..]) = exps;
         }
     }
     1.0 / reduce(sums, |a, b| a + b)
+}
+
+/// What follows the last visible score.
+static PAST: [f32; 2 * LINE] = {
+    let mut past = [0.0; 2 * LINE];
+    let mut i = LINE;
+    while i < past.len() {
+        past[i] = f32::NEG_INFINITY;
+        i += 1;
+    }
+    past
+};
+
+/// The scores from key `j` on, −∞ where they are past the visible ones. A sum with a part of a table:
+/// of comparisons the compiler makes one value at a time.
+#[inline(always)]
+fn visible_only<const C: usize>(scores: &[f32], j: usize, visible: usize) -> [f32; C] {
+    let (mut scores, left) = (*first::<C, _>(scores), visible.saturating_sub(j).min(LINE));
+    let past = first::<C, _>(&PAST[LINE - left..]);
+    for i in 0..C {
+        scores[i] += past[i];
+    }
+    scores
+}
+
+/// Rows of a tile times their scales, to columns `first..first + columns`.
+///
+/// # Safety
+/// No other task writes these columns of these rows.
+#[inline(always)]
+unsafe fn put<const NR: usize, const C: usize>(
+    tile: &Tile<f32>,
+    scales: &[f32],
+    places: &[(usize, usize)],
+    first: usize,
+    columns: usize,
+    to: Writer<'_>,
+) {
+    let rows = tile.0.as_chunks::<NR>().0.iter().zip(scales).zip(places);
+    if columns == NR && first.is_multiple_of(NR.min(LINE)) {
+        for ((row, scale), place) in rows {
+            let spot = to.spot(*place, first, NR);
+            for (i, part) in row.as_chunks::<C>().0.iter().enumerate() {
+                let mut part = *part;
+                for value in &mut part {
+                    *value *= scale;
+                }
+                // SAFETY: the caller's promise; C columns of the spot's NR are in one line.
+                unsafe { *spot.column(i * C).cast() = part }
+            }
+        }
+        return;
+    }
+    for ((row, scale), place) in rows {
+        let mut row = *row;
+        row.iter_mut().for_each(|value| *value *= scale);
+        // SAFETY: the caller's promise.
+        unsafe { to.put(*place, first, &row[..columns]) }
+    }
 }
 
 #[cfg(test)]

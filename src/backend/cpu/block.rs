@@ -1,7 +1,7 @@
 //! The pre-norm transformer block that all towers share: x += attention(LN1(x)), x += MLP(LN2(x)).
 
 use super::attention::{Attention, Item, Rows};
-use super::buffer::Buffer;
+use super::buffer::{Buffer, row_stride};
 use super::gemm::{Activation, Cpu, Out, gemm, gemm_from};
 use super::layer_norm::LayerNorm;
 use super::lhs::Lhs;
@@ -86,18 +86,18 @@ impl Block {
         })
     }
 
-    /// Residual rows → q, k and v of this block's attention: rows of 3D values.
+    /// Residual rows → q, k and v of this block's attention: rows of 3D values, `row_stride(3D)` apart.
     pub fn project(&self, cpu: &Cpu, lhs: &mut Lhs, x: &[f32], qkv: &mut [f32]) {
         let width = self.norm1.width();
         self.norm1.to_lhs(cpu, x, width, x.len() / width, lhs, &self.qkv);
-        gemm(cpu, lhs, &self.qkv, Activation::None, Out::Rows(qkv));
+        gemm(cpu, lhs, &self.qkv, Activation::None, Out::Spaced(qkv, row_stride(3 * width)));
     }
 
     /// As [`Block::project`] for rows that are only seen: q is left as it is.
     pub fn project_seen(&self, cpu: &Cpu, lhs: &mut Lhs, x: &[f32], qkv: &mut [f32]) {
         let width = self.norm1.width();
         self.norm1.to_lhs(cpu, x, width, x.len() / width, lhs, &self.qkv);
-        gemm_from(cpu, lhs, &self.qkv, width, Activation::None, Out::Rows(qkv));
+        gemm_from(cpu, lhs, &self.qkv, width, Activation::None, Out::Spaced(qkv, row_stride(3 * width)));
     }
 
     /// One step of the residual stream `x`.
@@ -111,8 +111,9 @@ impl Block {
         causal: bool,
     ) {
         let mut qkv = std::mem::take(&mut scratch.qkv);
-        self.project(cpu, &mut scratch.lhs, x, qkv.fit(3 * x.len()));
-        let row = 3 * self.norm1.width();
+        let width = self.norm1.width();
+        let row = row_stride(3 * width);
+        self.project(cpu, &mut scratch.lhs, x, qkv.fit(x.len() / width * row));
         let of_item = |item: usize| &qkv[spans.of(item).0 * row..];
         self.forward_projected(cpu, scratch, x, &of_item, spans, extra, causal);
         scratch.qkv = qkv;
@@ -135,10 +136,10 @@ impl Block {
         let Scratch { lhs, hidden, .. } = scratch;
         let item = |i: usize| {
             let (own, (first, length)) = (qkv(i), spans.of(i));
-            let part = |part: usize| Rows { values: &own[part * width..], stride: 3 * width };
+            let part = |part: usize| Rows { values: &own[part * width..], stride: row_stride(3 * width) };
             let row = match extra {
                 Extra::None => None,
-                Extra::Each(rows) => Some(&rows[i * 3 * width..][..3 * width]),
+                Extra::Each(rows) => Some(&rows[i * row_stride(3 * width)..][..3 * width]),
                 Extra::Same(row) => Some(row),
             };
             Item {

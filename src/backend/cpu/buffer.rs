@@ -9,6 +9,12 @@ pub const LINE: usize = 16;
 /// Bytes per cache line, or int8 values.
 pub const LINE_BYTES: usize = 64;
 
+/// Values from a row to the next, an odd number of lines: rows of 3072 values lie a multiple of 4096 bytes
+/// apart, so that all of them would fight for one set of the first-level cache.
+pub const fn row_stride(width: usize) -> usize {
+    (width.div_ceil(LINE) | 1) * LINE
+}
+
 /// Lines come in pairs: processors fetch the neighbour too, so two threads are better not at one pair.
 const PAIR_BYTES: usize = 2 * LINE_BYTES;
 
@@ -104,13 +110,20 @@ impl<'a, T> Shared<'a, T> {
         prefetch::<true>(self.start.wrapping_add(at));
     }
 
+    /// The first of `len` values from `from` on, all of which are there.
+    #[inline(always)]
+    pub fn run(&self, from: usize, len: usize) -> *mut T {
+        assert!(from <= self.len && len <= self.len - from, "{from}+{len} of {}", self.len);
+        self.start.wrapping_add(from)
+    }
+
     /// # Safety
     /// No two live parts overlap, in this or another thread.
     #[inline(always)]
     pub unsafe fn part(&self, from: usize, len: usize) -> &'a mut [T] {
-        assert!(from <= self.len && len <= self.len - from, "part {from}+{len} of {}", self.len);
+        let start = self.run(from, len);
         // SAFETY: within the slice by the line above; the caller holds disjointness.
-        unsafe { std::slice::from_raw_parts_mut(self.start.add(from), len) }
+        unsafe { std::slice::from_raw_parts_mut(start, len) }
     }
 
     /// As [`Shared::part`], of a length known at compile time: copies become vector moves.

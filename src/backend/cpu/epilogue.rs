@@ -2,7 +2,7 @@
 
 use super::activation::quick_gelu;
 use super::buffer::{LINE, Shared, first};
-use super::kernel::MAX_ROWS;
+use super::kernel::{Ahead, MAX_ROWS, Spot};
 use super::lhs::Writer;
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -12,10 +12,10 @@ pub enum Activation {
 }
 
 pub(super) enum Target<'a> {
-    /// Row-major, rows of `outs` values.
-    Rows(Shared<'a>),
-    /// Added to what is there: the residual stream.
-    AddTo(Shared<'a>),
+    /// Row-major, rows so many values apart.
+    Rows(Shared<'a>, usize),
+    /// Added to what is there, rows so many values apart: the residual stream.
+    AddTo(Shared<'a>, usize),
     /// The left side of the next product.
     Lhs(Writer<'a>),
 }
@@ -33,54 +33,52 @@ pub(super) trait TileRows {
 }
 
 /// Where a tile goes: some rows × the columns of one panel.
-#[derive(Default)]
 pub(super) struct Place {
     rows: usize,
-    first_col: usize,
     /// Columns of the panel that exist.
     width: usize,
-    /// Per row, where its first value goes, and the distance between its lines.
-    at: [(usize, usize); MAX_ROWS],
+    spots: [Spot; MAX_ROWS],
+}
+
+impl Place {
+    pub fn new() -> Self {
+        Self { rows: 0, width: 0, spots: [Spot::NOWHERE; MAX_ROWS] }
+    }
+
+    /// Has the kernel ask for the lines while it makes the sums: else every store would wait for its own.
+    #[inline(always)]
+    pub fn ahead(&self, ahead: Ahead) -> Ahead {
+        Ahead { spots: self.spots.as_ptr(), rows: self.rows, ..ahead }
+    }
 }
 
 impl Epilogue<'_> {
-    /// Where a tile of NR columns goes, into `place`. Asks for its lines, to write them when the sums are
-    /// made: else every store would wait for its line, in order.
+    /// Where a tile of NR columns goes, into `place`.
     #[inline(always)]
-    pub fn expect<const NR: usize>(
-        &self,
-        place: &mut Place,
-        first_row: usize,
-        rows: usize,
-        first_col: usize,
-    ) {
+    pub fn find<const NR: usize>(&self, place: &mut Place, first_row: usize, rows: usize, first_col: usize) {
         let width = NR.min(self.outs - first_col);
-        (place.rows, place.first_col, place.width) = (rows, first_col, width);
-        let at = &mut place.at[..rows];
+        (place.rows, place.width) = (rows, width);
+        let spots = &mut place.spots[..rows];
         match &self.target {
-            Target::Rows(to) | Target::AddTo(to) => {
-                for (r, at) in at.iter_mut().enumerate() {
-                    *at = ((first_row + r) * self.outs + first_col, LINE);
-                    for i in 0..NR.div_ceil(LINE) {
-                        to.expect(at.0 + i * LINE);
-                    }
+            Target::Rows(to, stride) | Target::AddTo(to, stride) => {
+                for (r, spot) in spots.iter_mut().enumerate() {
+                    *spot = Spot { at: to.run((first_row + r) * stride + first_col, width), step: LINE };
                 }
             }
             Target::Lhs(next) => {
-                next.rows(first_row, at);
-                for at in at {
-                    for i in 0..NR.div_ceil(LINE) {
-                        next.expect(*at, first_col / LINE + i);
-                    }
+                let mut at = [(0, 0); MAX_ROWS];
+                next.rows(first_row, &mut at[..rows]);
+                for (spot, at) in spots.iter_mut().zip(at) {
+                    *spot = next.spot(at, first_col, width);
                 }
             }
         }
     }
 
-    /// A tile's sums of a panel of NR columns, C at a time; C divides NR.
+    /// A tile's sums of a panel of NR columns, C at a time; C divides NR and the columns of a line.
     ///
     /// # Safety
-    /// No other task writes these columns of these rows.
+    /// No other task writes these columns of these rows, and what `place` was made of is still there.
     #[inline(always)]
     pub unsafe fn put<const FMA: bool, const NR: usize, const C: usize>(
         &self,
@@ -88,84 +86,52 @@ impl Epilogue<'_> {
         sums: &impl TileRows,
         bias: &[f32; NR],
     ) {
-        // SAFETY (both): the caller's promise. One body per activation: no branch between vectors.
-        match self.activation {
-            Activation::None => unsafe { self.put_as::<FMA, NR, C, false>(place, sums, bias) },
-            Activation::QuickGelu => unsafe { self.put_as::<FMA, NR, C, true>(place, sums, bias) },
+        let add = matches!(self.target, Target::AddTo(..));
+        // SAFETY (all): the caller's promise. One body each: no branch between vectors.
+        match (self.activation, add) {
+            (Activation::None, false) => unsafe { put::<FMA, NR, C, false, false>(place, sums, bias) },
+            (Activation::None, true) => unsafe { put::<FMA, NR, C, false, true>(place, sums, bias) },
+            (Activation::QuickGelu, false) => unsafe { put::<FMA, NR, C, true, false>(place, sums, bias) },
+            (Activation::QuickGelu, true) => unsafe { put::<FMA, NR, C, true, true>(place, sums, bias) },
         }
     }
+}
 
-    #[inline(always)]
-    unsafe fn put_as<const FMA: bool, const NR: usize, const C: usize, const GELU: bool>(
-        &self,
-        place: &Place,
-        sums: &impl TileRows,
-        bias: &[f32; NR],
-    ) {
-        let Place { rows, first_col, width, ref at } = *place;
-        let at = &at[..rows];
-        if width < NR {
-            // SAFETY: the caller's promise.
-            return unsafe { self.put_some::<FMA, NR, C, GELU>(place, sums, bias) };
-        }
-        // SAFETY (all): the caller holds that these elements are ours.
-        match &self.target {
-            Target::Rows(to) => {
-                for (r, at) in at.iter().enumerate() {
-                    let to: &mut [f32; NR] = unsafe { to.array(at.0) };
-                    for (c, to) in to.as_chunks_mut::<C>().0.iter_mut().enumerate() {
-                        *to = finish::<FMA, NR, C, GELU>(sums, bias, r, c * C);
-                    }
-                }
-            }
-            Target::AddTo(to) => {
-                for (r, at) in at.iter().enumerate() {
-                    let to: &mut [f32; NR] = unsafe { to.array(at.0) };
-                    for (c, to) in to.as_chunks_mut::<C>().0.iter_mut().enumerate() {
-                        let values = finish::<FMA, NR, C, GELU>(sums, bias, r, c * C);
-                        let mut sums = *to;
-                        for i in 0..C {
-                            sums[i] += values[i];
-                        }
-                        *to = sums;
-                    }
-                }
-            }
-            Target::Lhs(next) => {
-                for (r, at) in at.iter().enumerate() {
-                    for c in 0..NR / C {
-                        let values = finish::<FMA, NR, C, GELU>(sums, bias, r, c * C);
-                        unsafe { next.put_line(*at, first_col + c * C, &values) }
-                    }
-                }
-            }
-        }
-    }
-
-    /// The last panel, of which some columns do not exist.
-    #[inline(always)]
-    unsafe fn put_some<const FMA: bool, const NR: usize, const C: usize, const GELU: bool>(
-        &self,
-        place: &Place,
-        sums: &impl TileRows,
-        bias: &[f32; NR],
-    ) {
-        for (r, at) in place.at[..place.rows].iter().enumerate() {
+/// # Safety
+/// See [`Epilogue::put`].
+#[inline(always)]
+unsafe fn put<const FMA: bool, const NR: usize, const C: usize, const GELU: bool, const ADD: bool>(
+    place: &Place,
+    sums: &impl TileRows,
+    bias: &[f32; NR],
+) {
+    let spots = &place.spots[..place.rows];
+    if place.width < NR {
+        // The last panel, of which some columns do not exist.
+        for (r, spot) in spots.iter().enumerate() {
             for c in (0..place.width).step_by(C) {
                 let values = finish::<FMA, NR, C, GELU>(sums, bias, r, c);
-                let values = &values[..C.min(place.width - c)];
-                // SAFETY (all): the caller holds that these elements are ours.
-                match &self.target {
-                    Target::Rows(to) => {
-                        unsafe { to.part(at.0 + c, values.len()) }.copy_from_slice(values);
-                    }
-                    Target::AddTo(to) => {
-                        let to = unsafe { to.part(at.0 + c, values.len()) };
-                        to.iter_mut().zip(values).for_each(|(to, value)| *to += value);
-                    }
-                    Target::Lhs(next) => unsafe { next.put(*at, place.first_col + c, values) },
+                for (i, value) in values.iter().enumerate().take(place.width - c) {
+                    // SAFETY: a column that exists, and the caller holds that it is ours.
+                    let to = unsafe { &mut *spot.column(c + i) };
+                    *to = if ADD { *to + value } else { *value };
                 }
             }
+        }
+        return;
+    }
+    for (r, spot) in spots.iter().enumerate() {
+        for c in (0..NR).step_by(C) {
+            let mut values = finish::<FMA, NR, C, GELU>(sums, bias, r, c);
+            // SAFETY: C columns of one line that exist, and the caller holds that they are ours.
+            let to = unsafe { &mut *spot.column(c).cast::<[f32; C]>() };
+            if ADD {
+                let old = *to;
+                for i in 0..C {
+                    values[i] += old[i];
+                }
+            }
+            *to = values;
         }
     }
 }

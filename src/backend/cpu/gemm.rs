@@ -61,6 +61,8 @@ impl Cpu {
 pub enum Out<'a> {
     /// Row-major, rows of `outs` values.
     Rows(&'a mut [f32]),
+    /// The same, rows so many values apart; those between stay as they are.
+    Spaced(&'a mut [f32], usize),
     /// Added to what is there: the residual stream.
     AddTo(&'a mut [f32]),
     /// The left side of the next product.
@@ -83,11 +85,11 @@ pub fn gemm(cpu: &Cpu, lhs: &Lhs, rhs: &Linear, activation: Activation, out: Out
 /// As [`gemm`]; columns before `first` may be left as they are.
 pub fn gemm_from(cpu: &Cpu, lhs: &Lhs, rhs: &Linear, first: usize, activation: Activation, out: Out<'_>) {
     assert!(lhs.k == rhs.ins && lhs.format == rhs.format);
-    let size = lhs.rows * rhs.outs;
     let mut next = None;
     let target = match out {
-        Out::Rows(rows) => Target::Rows(Shared::new(&mut rows[..size])),
-        Out::AddTo(rows) => Target::AddTo(Shared::new(&mut rows[..size])),
+        Out::Rows(rows) => Target::Rows(Shared::new(rows), rhs.outs),
+        Out::Spaced(rows, stride) => Target::Rows(Shared::new(rows), stride),
+        Out::AddTo(rows) => Target::AddTo(Shared::new(rows), rhs.outs),
         Out::Lhs(to, for_product) => {
             assert_eq!(rhs.outs, for_product.ins);
             Target::Lhs(next.insert(to).stage(cpu, lhs.rows, for_product))
@@ -151,11 +153,11 @@ fn multiply_f32<const FMA: bool, const NR: usize, const C: usize>(
     let packed = &panels[panel * size..][..size];
     let mut next = Next::new(panels, (panel + 1) * size, size, tiles.len(), k.div_ceil(LINE));
     let bias = *first::<NR, _>(&rhs.bias[first_col..]);
-    let (mut tile, mut place) = (Tile::new(), Place::default());
+    let (mut tile, mut place) = (Tile::new(), Place::new());
     for index in tiles {
-        let mut ahead = next.tile();
         let (first_row, height) = lhs.tiles.at(index);
-        epilogue.expect::<NR>(&mut place, first_row, height, first_col);
+        epilogue.find::<NR>(&mut place, first_row, height, first_col);
+        let mut ahead = place.ahead(next.tile());
         let rows = &lhs.values[first_row * padded..][..height * padded];
         let kernel = product.kernels.for_rows(height);
         for start in (0..k).step_by(CHAIN) {
@@ -166,6 +168,7 @@ fn multiply_f32<const FMA: bool, const NR: usize, const C: usize>(
             // kernels are those of a detected instruction set.
             unsafe { kernel(steps, a.as_ptr(), b.as_ptr(), tile.0.as_mut_ptr(), start > 0, ahead) }
             ahead.at = ahead.at.wrapping_add(steps / LINE * ahead.lines * LINE_BYTES);
+            ahead.rows = 0;
         }
         let sums = F32Rows(tile.0.as_chunks::<NR>().0);
         // SAFETY: rows of this tile × columns of this panel belong to this task alone.
@@ -189,11 +192,11 @@ fn multiply_i8<const FMA: bool, const NR: usize, const C: usize>(
     let bias = *first::<NR, _>(&rhs.bias[first_col..]);
     let scales = *first::<NR, _>(&bytes.scales[first_col..]);
     let column_sums = *first::<NR, _>(&bytes.sums[first_col..]);
-    let (mut sums, mut fine_sums, mut place) = (Tile::new(), Tile::new(), Place::default());
+    let (mut sums, mut fine_sums, mut place) = (Tile::new(), Tile::new(), Place::new());
     for index in tiles {
-        let ahead = next.tile();
         let (first_row, height) = lhs.tiles.at(index);
-        epilogue.expect::<NR>(&mut place, first_row, height, first_col);
+        epilogue.find::<NR>(&mut place, first_row, height, first_col);
+        let ahead = place.ahead(next.tile());
         let kernel = product.dots.for_rows(height);
         let rows = |bytes: &Buffer<u8>| bytes[first_row * padded..][..height * padded].as_ptr();
         // SAFETY (both): `rows` are the lines of `height` rows and `packed` all quads of the panel; sums
@@ -246,7 +249,8 @@ impl Next {
     /// For the next tile.
     #[inline(always)]
     fn tile(&mut self) -> Ahead {
-        let ahead = Ahead { at: self.at, lines: if self.left == 0 { 0 } else { self.lines } };
+        let lines = if self.left == 0 { 0 } else { self.lines };
+        let ahead = Ahead { at: self.at, lines, ..Ahead::NOTHING };
         let asked = ahead.lines * self.row;
         self.at = self.at.wrapping_add(asked * LINE_BYTES);
         self.left = self.left.saturating_sub(asked);

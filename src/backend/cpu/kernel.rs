@@ -11,26 +11,58 @@ use super::isa::{Isa, Level};
 ///
 /// # Safety
 /// `a`: ceil(k/16)·R·16 values. `b`: k·NR values, on a cache line. `tile`: R·NR values, on a cache
-/// line. The processor has the kernel's instruction set.
+/// line. `ahead` has its rows' spots. The processor has the kernel's instruction set.
 pub type Kernel = unsafe fn(usize, *const f32, *const f32, *mut f32, bool, Ahead);
 
-/// What a kernel asks for on its way, because it is needed next: `lines` cache lines with every line of
-/// A's rows, from `at` on. Asked for all at once they would stand in the way of the sums' own loads.
+/// What a kernel asks for on its way, because it is needed next. Asked for all at once it would stand in
+/// the way of the sums' own loads.
 #[derive(Clone, Copy)]
 pub struct Ahead {
+    /// So many cache lines from here on with every line of A's rows.
     pub at: *const u8,
     pub lines: usize,
+    /// Where so many rows of the tile go, one with every line of A's rows.
+    pub spots: *const Spot,
+    pub rows: usize,
+}
+
+/// Where a row of a tile goes.
+#[derive(Clone, Copy)]
+pub struct Spot {
+    pub at: *mut f32,
+    /// Values from a line to the next.
+    pub step: usize,
 }
 
 impl Ahead {
-    pub const NOTHING: Self = Self { at: std::ptr::null(), lines: 0 };
+    pub const NOTHING: Self = Self { at: std::ptr::null(), lines: 0, spots: std::ptr::null(), rows: 0 };
 
+    /// # Safety
+    /// There are `rows` spots.
     #[inline(always)]
-    pub(super) fn step(&mut self) {
+    pub(super) unsafe fn step<const NR: usize>(&mut self) {
         for _ in 0..self.lines {
             prefetch::<false>(self.at);
             self.at = self.at.wrapping_add(LINE_BYTES);
         }
+        if self.rows > 0 {
+            // SAFETY: the caller's promise.
+            let spot = unsafe { *self.spots };
+            for c in (0..NR).step_by(LINE) {
+                prefetch::<true>(spot.column(c));
+            }
+            (self.spots, self.rows) = (self.spots.wrapping_add(1), self.rows - 1);
+        }
+    }
+}
+
+impl Spot {
+    pub const NOWHERE: Self = Self { at: std::ptr::null_mut(), step: 0 };
+
+    /// Column `c` of the panel.
+    #[inline(always)]
+    pub fn column(&self, c: usize) -> *mut f32 {
+        self.at.wrapping_add(c / LINE * self.step + c % LINE)
     }
 }
 
@@ -116,7 +148,7 @@ macro_rules! simd_kernel {
                 let (mut a, mut b, mut ahead) = (a, b, ahead);
                 let mut left = k;
                 while left > 0 {
-                    ahead.step();
+                    ahead.step::<NR>();
                     let steps = left.min(LINE);
                     for step in 0..steps {
                         let mut columns = [$zero; $w];

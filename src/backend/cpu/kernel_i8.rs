@@ -17,7 +17,7 @@ pub const MAX_K: usize = i32::MAX as usize / (255 * 127);
 ///
 /// # Safety
 /// `a`: ceil(k/64)·R·64 bytes. `b`: ceil(k/4)·4·NR bytes, on a cache line. `tile`: R·NR values, on a
-/// cache line. The processor has the kernel's instruction set.
+/// cache line. `ahead` has its rows' spots. The processor has the kernel's instruction set.
 pub type Kernel = unsafe fn(usize, *const u8, *const i8, *mut i32, Ahead);
 
 /// As [`super::kernel::Roof`].
@@ -67,7 +67,7 @@ macro_rules! dot_kernel {
                 let (mut a, mut b, mut ahead) = (a, b, ahead);
                 let mut left = quads;
                 while left > 0 {
-                    ahead.step();
+                    ahead.step::<NR>();
                     let steps = left.min(LINE_BYTES / 4);
                     for step in 0..steps {
                         let mut columns = [$zero; $w];

@@ -7,8 +7,9 @@
 
 use std::cell::RefCell;
 
-use super::buffer::{Buffer, LINE, LINE_BYTES, Shared};
+use super::buffer::{Buffer, LINE, LINE_BYTES, Shared, row_stride};
 use super::gemm::Cpu;
+use super::kernel::Spot;
 use super::linear::{Format, Linear};
 use super::quantise::{RowScale, quantise};
 
@@ -98,14 +99,8 @@ impl Lhs {
         match self.format {
             Format::F32 => self.lines(self.tiles, self.k.div_ceil(LINE)),
             // A tile of one row is a row-major row.
-            Format::Int8 | Format::Int8Fine => self.lines(Tiles::new(rows, 1), self.staged_lines()),
+            Format::Int8 | Format::Int8Fine => self.lines(Tiles::new(rows, 1), row_stride(self.k) / LINE),
         }
-    }
-
-    /// Lines from a staged row to the next. Odd: 3072 values lie a multiple of 4096 bytes apart, so that a
-    /// tile's rows would fight for one set of the first-level cache.
-    fn staged_lines(&self) -> usize {
-        self.k.div_ceil(LINE) | 1
     }
 
     /// Makes bytes of staged rows where the product takes bytes.
@@ -114,7 +109,7 @@ impl Lhs {
             return;
         }
         let values = std::mem::take(&mut self.values);
-        let (rows, k, stride) = (self.rows, self.k, self.staged_lines() * LINE);
+        let (rows, k, stride) = (self.rows, self.k, row_stride(self.k));
         let writer = self.byte_lines();
         cpu.run_ranges(rows, 8, |range| {
             // SAFETY: each row is written by one task.
@@ -229,10 +224,20 @@ impl<'a> Writer<'a> {
         &self.values
     }
 
-    /// Asks for a line of a row, to write it soon; `at`: see [`Writer::row`].
+    /// Asks for a row's columns `col..col + width`, to write them soon.
     #[inline(always)]
-    pub fn expect(&self, at: (usize, usize), line: usize) {
-        self.values.expect(at.0 + line * at.1);
+    pub fn expect(&self, at: (usize, usize), col: usize, width: usize) {
+        for line in col / LINE..(col + width).div_ceil(LINE) {
+            self.values.expect(at.0 + line * at.1);
+        }
+    }
+
+    /// Where columns `col..col + width` of a row are, which start a line or stay within one; `at`: see
+    /// [`Writer::row`].
+    #[inline(always)]
+    pub fn spot(&self, at: (usize, usize), col: usize, width: usize) -> Spot {
+        let (first, last) = (at.0 + col / LINE * at.1 + col % LINE, width - 1);
+        Spot { at: self.values.run(first, last / LINE * at.1 + last % LINE + 1), step: at.1 }
     }
 
     /// Writes values of a row from column `col` on; `at`: see [`Writer::row`].
@@ -250,16 +255,6 @@ impl<'a> Writer<'a> {
                 .copy_from_slice(now);
             (col, rest) = (col + now.len(), later);
         }
-    }
-
-    /// As [`Writer::put`], of one line, or of one of the equal parts of a line.
-    ///
-    /// # Safety
-    /// As for [`Writer::put`].
-    #[inline(always)]
-    pub unsafe fn put_line<const C: usize>(&self, at: (usize, usize), col: usize, values: &[f32; C]) {
-        // SAFETY: the caller holds that these elements are ours.
-        unsafe { *self.values.array(at.0 + col / LINE * at.1 + col % LINE) = *values };
     }
 }
 

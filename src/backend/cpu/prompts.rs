@@ -3,6 +3,7 @@
 
 use super::attention::{Attention, Item, Rows};
 use super::block::Scratch;
+use super::buffer::row_stride;
 use super::gemm::{Activation, Cpu, Out, gemm};
 use super::layer_norm::LayerNorm;
 use super::linear::Linear;
@@ -64,21 +65,22 @@ impl Prompts {
     ) {
         let width = self.alpha.len();
         let (prompts, keys) = (text.len() / width, patches.len() / width);
+        let stride = row_stride(2 * width);
         let Scratch { lhs, hidden, qkv, seen, queries } = scratch;
         x.copy_from_slice(text);
         for (i, layer) in self.layers.iter().enumerate() {
             if i == 0 {
                 self.norm.to_lhs(cpu, patches, width, keys, seen, &layer.key_value);
             }
-            gemm(cpu, seen, &layer.key_value, Activation::None, Out::Rows(qkv.fit(keys * 2 * width)));
+            gemm(cpu, seen, &layer.key_value, Activation::None, Out::Spaced(qkv.fit(keys * stride), stride));
             layer.norm1.to_lhs(cpu, x, width, prompts, lhs, &layer.query);
             gemm(cpu, lhs, &layer.query, Activation::None, Out::Rows(queries.fit(prompts * width)));
             let item = |i: usize| {
                 let first = i * QUERIES;
                 Item {
                     q: Rows { values: &queries[first * width..], stride: width },
-                    k: Rows { values: qkv, stride: 2 * width },
-                    v: Rows { values: &qkv[width..], stride: 2 * width },
+                    k: Rows { values: qkv, stride },
+                    v: Rows { values: &qkv[width..], stride },
                     queries: QUERIES.min(prompts - first),
                     keys,
                     extra: None,

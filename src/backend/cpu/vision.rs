@@ -8,7 +8,7 @@ use std::ops::Range;
 
 use super::attention::{Attention, Item, Rows};
 use super::block::{Block, Extra, Scratch, Spans};
-use super::buffer::{Buffer, Shared};
+use super::buffer::{Buffer, Shared, row_stride};
 use super::embed::Embedding;
 use super::gemm::{Activation, Cpu, Out, gemm};
 use super::layer_norm::LayerNorm;
@@ -44,8 +44,8 @@ pub struct Vision {
 pub struct Frame {
     /// L×D: the residual stream after block 0.
     pub rows: Vec<f32>,
-    /// L×3D: what block 1's attention makes of these rows; none without a block 1. On lines: a product's
-    /// tiles are written here.
+    /// What block 1's attention makes of these rows: L rows of 3D values, `row_stride(3D)` apart; none without
+    /// a block 1.
     pub qkv: Buffer,
 }
 
@@ -57,7 +57,7 @@ pub struct Window {
     spare: Spare,
     /// T×D
     messages: Buffer,
-    /// T×3D
+    /// T rows of 3D values, `row_stride(3D)` apart.
     seen: Buffer,
 }
 
@@ -72,7 +72,7 @@ impl Vision {
         let layer = |i: usize| format!("vision_model.encoder.layers.{i}");
         let first = Block::load(loader, &layer(0), tower)?;
         let message = constant_message(loader, &layer(0), embedding.class())?;
-        let mut first_message = vec![0.0; 3 * width];
+        let mut first_message = vec![0.0; row_stride(3 * width)];
         first.project_seen(loader.cpu, &mut Lhs::default(), &message, &mut first_message);
         let mut rest = Vec::with_capacity(tower.layers.saturating_sub(1));
         for i in 1..tower.layers {
@@ -92,7 +92,7 @@ impl Vision {
     /// Whether this is the state that [`Vision::prepare`] of this checkpoint makes.
     pub fn owns(&self, frame: &Frame) -> bool {
         let size = self.tokens * self.width;
-        frame.rows.len() == size && frame.qkv.len() == if self.rest.is_empty() { 0 } else { 3 * size }
+        frame.rows.len() == size && frame.qkv.len() == if self.rest.is_empty() { 0 } else { self.tokens * row_stride(3 * self.width) }
     }
 
     /// Frames [S, S, 3] → each frame's exactly frame-only state.
@@ -127,7 +127,7 @@ impl Vision {
                 let state = unsafe { &mut to.part(i, 1)[0] };
                 state.rows = rows.to_vec();
                 if let Some(block) = next {
-                    block.project(cpu, &mut scratch.lhs, rows, state.qkv.fit(3 * size));
+                    block.project(cpu, &mut scratch.lhs, rows, state.qkv.fit(self.tokens * row_stride(3 * self.width)));
                 }
             }
         };
@@ -157,7 +157,8 @@ impl Vision {
         let own = if self.rest.is_empty() { size } else { width };
         x.chunks_mut(size).zip(0..).for_each(|(rows, t)| rows[..own].copy_from_slice(&frame(t).rows[..own]));
         let messages = window.messages.fit(frames * width);
-        let seen = window.seen.fit(frames * 3 * width);
+        let apart = row_stride(3 * width);
+        let seen = window.seen.fit(frames * apart);
         for (layer, (message, block)) in self.rest.iter().enumerate() {
             message.forward(cpu, scratch, x, size, messages);
             block.project_seen(cpu, &mut scratch.lhs, messages, seen);
@@ -165,7 +166,7 @@ impl Vision {
             spread(cpu, scratch, &window.spare, self.tokens, frames, |cpu, scratch, range| {
                 // SAFETY: every frame is in exactly one range.
                 let rows = unsafe { rows.part(range.start * size, range.len() * size) };
-                let seen = &seen[range.start * 3 * width..range.end * 3 * width];
+                let seen = &seen[range.start * apart..range.end * apart];
                 let (spans, extra) = (Spans::Equal(self.tokens), Extra::Each(seen));
                 if layer == 0 {
                     for (rows, t) in rows.chunks_mut(size).zip(range.clone()) {
@@ -222,8 +223,9 @@ impl Messages {
         lhs.copy_from(cpu, frames, x, stride, &self.fc);
         gemm(cpu, lhs, &self.fc, Activation::None, Out::Rows(messages));
         self.norm.to_lhs(cpu, messages, width, frames, lhs, &self.qkv);
-        gemm(cpu, lhs, &self.qkv, Activation::None, Out::Rows(qkv.fit(frames * 3 * width)));
-        let part = |i: usize| Rows { values: &qkv[i * width..], stride: 3 * width };
+        let stride = row_stride(3 * width);
+        gemm(cpu, lhs, &self.qkv, Activation::None, Out::Spaced(qkv.fit(frames * stride), stride));
+        let part = |i: usize| Rows { values: &qkv[i * width..], stride };
         let (q, k, v) = (part(0), part(1), part(2));
         let item = |_| Item { q, k, v, queries: frames, keys: frames, extra: None, first: 0 };
         let (heads, head) = (self.heads, width / self.heads);
