@@ -1,7 +1,8 @@
 //! Owned things of one GPU: streams, events, graphs, modules, each returned when dropped; and its context.
 //!
 //! Invariant: whatever is dropped here is no longer in use by queued work. `CudaBackend` synchronises
-//! before it drops anything (see `launcher`).
+//! before it drops anything (see `launcher`). Events alone may go before: the driver keeps what a stream has still to
+//! mark or to wait for (cuda.h, cuEventDestroy).
 
 use std::ffi::{CStr, c_uint};
 use std::marker::PhantomData;
