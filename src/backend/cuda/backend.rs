@@ -106,7 +106,7 @@ impl CudaBackend {
 
     /// The loaded kernels' target, such as `sm_90`; `compute_80` where the driver compiled them.
     pub fn kernels(&self) -> &'static str {
-        self.launcher.kernels.target
+        self.launcher.kernels.target()
     }
 
     /// Windows that pass the blocks together.
