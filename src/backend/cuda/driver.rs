@@ -2,13 +2,12 @@
 
 use std::ffi::{CStr, c_char, c_int};
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
 
 use super::CudaError;
 use super::cards::{SYSFS, cards};
 use super::error::{LEAST_DRIVER, start_mend, unavailable_mend, version};
 use super::images::Image;
-use super::library::{Library, Missing, Wanted};
+use super::library::{Library, Missing, OpenedOnce, Wanted};
 use super::release;
 use super::sys::{self, Driver};
 
@@ -37,17 +36,10 @@ pub struct Gpu {
     pub(super) device: c_int,
 }
 
-static DRIVER: Mutex<Option<&'static OpenDriver>> = Mutex::new(None);
-
-/// Opens and starts the driver if it is not yet. A failure is not kept: a folder may be named later.
+/// Opens and starts the driver if it is not yet.
 pub(super) fn driver() -> Result<&'static OpenDriver, CudaError> {
-    let mut known = DRIVER.lock().unwrap_or_else(|e| e.into_inner());
-    if let Some(driver) = *known {
-        return Ok(driver);
-    }
-    let driver: &'static OpenDriver = Box::leak(Box::new(OpenDriver::open()?));
-    *known = Some(driver);
-    Ok(driver)
+    static DRIVER: OpenedOnce<OpenDriver> = OpenedOnce::new();
+    DRIVER.get(OpenDriver::open)
 }
 
 impl OpenDriver {
