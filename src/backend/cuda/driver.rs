@@ -31,8 +31,6 @@ pub struct Gpu {
     /// The CUDA version the driver speaks, as in `12.8`.
     pub driver: String,
     pub driver_path: PathBuf,
-    /// Which of the embedded kernel sets is tried first, such as `sm_90` or `compute_80`.
-    pub kernels: &'static str,
     pub(super) device: c_int,
 }
 
@@ -150,9 +148,9 @@ pub fn look(ordinal: usize) -> Result<Gpu, CudaError> {
         Ok(usize::try_from(value).unwrap_or(0))
     };
     let (major, minor) = (attribute(sys::CAPABILITY_MAJOR)? as u32, attribute(sys::CAPABILITY_MINOR)? as u32);
-    let Some(image) = Image::of((major, minor)) else {
+    if Image::of((major, minor)).is_none() {
         return Err(CudaError::OldDevice { name, major, minor });
-    };
+    }
     let mut memory_bytes = 0;
     // SAFETY: writes one number.
     open.check("cuDeviceTotalMem", unsafe { (driver.device_total_mem)(&mut memory_bytes, device) })?;
@@ -165,7 +163,6 @@ pub fn look(ordinal: usize) -> Result<Gpu, CudaError> {
         l2_bytes: attribute(sys::L2_BYTES)?,
         driver: version(open.version),
         driver_path: open.path.clone(),
-        kernels: image.target,
         device,
     })
 }

@@ -114,6 +114,11 @@ impl CudaReducer {
         })
     }
 
+    /// As [`CudaBackend::kernels`](super::CudaBackend::kernels).
+    pub fn kernels(&self) -> &'static str {
+        self.kernels.target()
+    }
+
     /// Waits for all pictures so far.
     pub(super) fn finish(&self) -> Result<(), CudaError> {
         self.stream.synchronize()
