@@ -119,6 +119,12 @@ record() {
     [ "$2" = begun ] || echo "$block"
 }
 
+# bars: how many of the table's were met.
+bars() {
+    awk -F'|' '{ n[$4]++ } END { printf "bars: %d met, %d missed, %d without a figure\n",
+        n[" met "], n[" MISSES "], n[" no figure "] }' "$table"
+}
+
 pack_logs() {
     tar -C "$here" -czf "$results/logs.tar.gz" logs
 }
@@ -240,8 +246,14 @@ meet_device() {
     fi
     if [ -z "$device" ] || grep -q '^cuBLASLt *MISSING' "$log"; then
         device="no GPU"
+        [ "$verdict" != stopped ] || {
+            pack_logs
+            echo "error: xclipd doctor was not done when the deadline came; nothing else was run" >&2
+            exit 3
+        }
         [ "${chosen[*]}" = faults ] || {
             pack_logs
+            remark=${remark#not used, the model runs on the processor: }
             echo "error: no GPU can be used here: ${remark:-xclipd doctor says nothing, see $log}; nothing else was" \
                 "run. Without a GPU there are \`$0 faults\` and the rehearsal, XCLIP_CUDA_LIB_DIR=$here/emulator" >&2
             exit 1
@@ -300,7 +312,7 @@ run() {
     echo
     cat "$table"
     echo
-    echo "$results/table.md, logs.tar.gz beside it; bars missed: $(grep -c '| MISSES |' "$table" || true)"
+    echo "$results/table.md, logs.tar.gz beside it; $(bars)"
     [ "$failed" = 0 ] || exit 1
     [ "$unfinished" = 0 ] || exit 3
 }

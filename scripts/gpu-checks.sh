@@ -57,7 +57,7 @@ short() {
     if [[ ${1:-} =~ ^[0-9] ]]; then printf '%.4g' "$1"; else printf '%s' "${1:-none}"; fi
 }
 
-# bar WHAT VALUE UNIT SIGN LIMIT: a row of the table. ≤ or ≥; the bars are an H100's.
+# bar WHAT VALUE UNIT SIGN LIMIT: a row of the table. ≤ or ≥; the bars are an H100's, but launches are any GPU's.
 bar() {
     local verdict="no figure" value="" note=""
     if [[ $2 =~ ^[0-9] ]]; then
@@ -65,7 +65,7 @@ bar() {
         verdict=$(awk -v value="$2" -v limit="$5" -v sign="$4" \
             'BEGIN { print (sign == "≤" ? value + 0 <= limit + 0 : value + 0 >= limit + 0) ? "met" : "MISSES" }')
     fi
-    [[ $device = *H100* ]] || note="the bar is for an H100"
+    [[ $device = *H100* || $1 = launches* ]] || note="the bar is for an H100"
     echo "bar: $1|$verdict|$value|$4 $5${3:+ $3}|$note"
 }
 
@@ -81,7 +81,7 @@ doctor() {
     said=$("$here/bin/xclipd" doctor 2>&1) || status=$?
     echo "$said"
     # Clocks and who else is on it, for whoever wonders about the figures.
-    nvidia-smi 2>&1 || true
+    if command -v nvidia-smi >/dev/null; then nvidia-smi 2>&1 || true; fi
     echo "remark: $(sed -nE '/^graphics /s/^graphics +//p; /MISSING,|DIFFERENT|UNUSABLE|DAMAGED/p' <<<"$said" | paste -sd ';')"
     return "$status"
 }
@@ -141,7 +141,7 @@ bench() {
     fi
     bar "launches, one frame of each window new" "$(figure launches_per_batch "$out")" "" ≤ 4
     bar "launches, $all" "$(figure launches_all_new "$out")" "" ≤ 4
-    echo "remark: $(figure micro "$out") windows pass together; one frame of each new $(short "$(figure median "$out" '"windows, one frame')") ms;" \
+    echo "remark: at most $(figure micro "$out") windows pass together; one frame of each new $(short "$(figure median "$out" '"windows, one frame')") ms;" \
         "peaks $(short "$(figure peak_product_tflop_per_s "$out")") TFLOP/s," \
         "$(short "$(figure peak_copy_gb_per_s "$out")") GB/s; $(figure backend "$out")"
 }

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use cuda_device::{emulator, root, say};
+use gstxclip::model::generate;
 
 /// What one run of xclipd said.
 struct Run {
@@ -189,6 +190,25 @@ fn auto_takes_the_first_gpu_that_can_be_used() {
     assert!(two("cuda:0", "7.5,8.9", "").error().contains("compute capability 7.5"));
     assert!(two("cuda:1", "7.5,8.9", "").passed);
     assert!(two("cuda:2", "7.5,8.9", "").error().contains("the driver shows 2 GPUs"));
+}
+
+#[test]
+fn bench_measures_the_gpu_that_auto_takes() {
+    let Some(libraries) = libraries() else { return };
+    let model = tempfile::tempdir().unwrap();
+    let config = root().join("tests/golden/small/config.json");
+    generate(&config, model.path(), &mut |_, _| {}).unwrap();
+    // The first one can be looked at, and its context cannot be had.
+    let environment = [("XCLIP_EMULATED_CAPABILITY", "9.0,8.0"), ("XCLIP_EMULATED_FAULT", "retain:46")];
+    let arguments = ["bench", "--model", model.path().to_str().unwrap(), "--device", "auto"];
+    let sizes = ["--windows", "1", "--rounds", "1", "--prompts", "2"];
+    let run = run(&libraries, arguments.into_iter().chain(sizes), &environment);
+    assert!(
+        run.passed && run.out.contains("cuda:1, ") && run.out.contains("EMULATED"),
+        "{}{}",
+        run.out,
+        run.log
+    );
 }
 
 /// Tegra's chips are not promised to run what is made for cards of their number.

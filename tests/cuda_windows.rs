@@ -3,7 +3,7 @@
 
 mod cuda_device;
 
-use cuda_device::{current_context, device, fail_launches, on_failing_device, pending, root};
+use cuda_device::{current_context, device, fail_launches, on_failing_device, pending, root, runs};
 use gstxclip::backend::cuda::{CudaBackend, Placement};
 use gstxclip::backend::{Backend, BackendError, ClipFeatures, Device, Precision, Prepared, TextFeatures};
 use gstxclip::command::bench::{self, subject};
@@ -43,6 +43,23 @@ impl Bench {
     /// The states of `count` windows of their own frames.
     fn windows(&mut self, count: usize) -> Vec<Prepared> {
         let frames = self.frames(count * self.config.num_frames, 5);
+        self.prepare(&frames)
+    }
+
+    /// Reduces a frame on the device, where it is one of a camera's pictures; its levels stay what they are.
+    fn reduce_on_device(&self) -> impl Fn(&Reduced) -> Reduced + use<> {
+        let rule = Rule { geometry: Geometry::Stretch, ..subject::rule(&self.config) };
+        let reducer = self.backend.reducer().expect("there is memory for it");
+        let (format, size) = (PixelFormat::Rgb, rule.size);
+        let info = ImageInfo { format, width: size, height: size, matrix: Matrix::Bt709, range: Range::Full };
+        move |frame| {
+            let rgb = frame.rgb();
+            let image = Image::new(info, &[Plane { data: &rgb, stride: 3 * size as usize }]).unwrap();
+            reducer.reduce(&rule, &image, Roi::WHOLE).expect("there is room")
+        }
+    }
+
+    fn prepare(&mut self, frames: &[Reduced]) -> Vec<Prepared> {
         self.backend.prepare(&frames.iter().collect::<Vec<_>>()).unwrap()
     }
 
@@ -264,24 +281,85 @@ fn the_bench_times_batches_as_sequences_and_counts_their_launches() {
     assert!(error.contains("--micro") && error.contains("--device cuda:0"), "{error}");
 }
 
+/// Frames of one group of `prepare` (`Sizes`).
+fn group(bench: &Bench) -> usize {
+    4 * bench.backend.batch()
+}
+
+/// Groups of one call are laid out before the ones before them are read, each with other frames than the last time.
+#[test]
+fn groups_of_one_call_give_what_each_gives_alone() {
+    let Some(mut bench) = open(1) else { return };
+    let (group, clip) = (group(&bench), bench.config.num_frames);
+    let reduce = bench.reduce_on_device();
+    // Three groups of pixels, two of pictures on the device; of both kinds two run as the same size.
+    let (pixels, rows) = (2 * group + group / 8, group + group / 2 + clip);
+    let arrived = |bench: &Bench, seed| {
+        let mut frames = bench.frames(pixels + rows, seed);
+        frames[pixels..].iter_mut().for_each(|frame| *frame = reduce(frame));
+        frames
+    };
+    let features = |bench: &mut Bench, states: Vec<Prepared>| {
+        // Some of each group.
+        let clips: Vec<&[Prepared]> = states.chunks(clip).step_by(5).collect();
+        let features = bench.backend.encode(&clips).unwrap().into_iter();
+        features.map(|clip| (clip.video, clip.patches)).collect::<Vec<_>>()
+    };
+    // Eager; then as graphs, and one that reads the other set's place finds other frames.
+    let others = arrived(&bench, 1);
+    bench.prepare(&others);
+    let frames = arrived(&bench, 2);
+    let states = bench.prepare(&frames);
+    let together = features(&mut bench, states);
+    bench.backend.set_graphs(false);
+    let frames = arrived(&bench, 2);
+    let groups = frames[..pixels].chunks(group).chain(frames[pixels..].chunks(group));
+    let states = groups.flat_map(|group| bench.prepare(group)).collect();
+    assert!(together == features(&mut bench, states), "not bit by bit");
+}
+
+#[test]
+fn a_group_is_laid_out_while_the_device_has_still_to_read_the_one_before() {
+    const CHILD: &str = "XCLIP_TEST_GROUPS";
+    if std::env::var_os(CHILD).is_some() {
+        let mut bench = open(1).unwrap();
+        let group = group(&bench);
+        let reduce = bench.reduce_on_device();
+        let count = |what| runs(what).unwrap();
+        let (pixels, states) = (bench.frames(2 * group, 1), bench.windows(1));
+        for _ in 0..3 {
+            bench.score(&states, &[&[]]);
+            assert_eq!(pending(), 0);
+            let before = count("patch_rows");
+            let _first = bench.prepare(&pixels);
+            assert_eq!(count("patch_rows"), before, "two groups wait for nothing");
+            let _third = bench.prepare(&pixels[..1]);
+            assert!(count("patch_rows") > before, "the third takes the first one's place");
+        }
+        let rows: Vec<Reduced> = pixels[..group + 1].iter().map(reduce).collect();
+        let before = (count("cuEventRecord"), count("cuStreamWaitEvent"));
+        let _states = bench.prepare(&rows);
+        let after = (count("cuEventRecord"), count("cuStreamWaitEvent"));
+        assert_eq!((after.0 - before.0, after.1 - before.1), (2, 2), "one of each for a group of pictures");
+        return;
+    }
+    let test = "a_group_is_laid_out_while_the_device_has_still_to_read_the_one_before";
+    // Other tests run kernels too.
+    let Some(child) = on_failing_device(test, &[(CHILD, "")]) else { return };
+    let said = String::from_utf8_lossy(&child.stderr) + String::from_utf8_lossy(&child.stdout);
+    assert!(child.status.success(), "{said}");
+}
+
 /// Slots and page-locked memory come back while the device has still to read them.
 #[test]
 fn pictures_that_come_later_do_not_touch_those_of_a_window_in_work() {
     let Some(mut bench) = open(3) else { return };
     let texts = bench.texts.clone();
-    let rule = Rule { geometry: Geometry::Stretch, ..subject::rule(&bench.config) };
-    let reducer = bench.backend.reducer().expect("there is memory for it");
-    let (format, size) = (PixelFormat::Rgb, rule.size);
-    let info = ImageInfo { format, width: size, height: size, matrix: Matrix::Bt709, range: Range::Full };
-    let reduce = |frame: &Reduced| {
-        let rgb = frame.rgb();
-        let image = Image::new(info, &[Plane { data: &rgb, stride: 3 * size as usize }]).unwrap();
-        reducer.reduce(&rule, &image, Roi::WHOLE).expect("there is room")
-    };
+    let reduce = bench.reduce_on_device();
     let others = bench.frames(7, 6);
     let mut window = |later: usize| {
-        let frames: Vec<Reduced> = bench.frames(bench.config.num_frames, 5).iter().map(reduce).collect();
-        let states = bench.backend.prepare(&frames.iter().collect::<Vec<_>>()).unwrap();
+        let frames: Vec<Reduced> = bench.frames(bench.config.num_frames, 5).iter().map(&reduce).collect();
+        let states = bench.prepare(&frames);
         drop(frames);
         others.iter().cycle().take(later).for_each(|other| drop(reduce(other)));
         bench.score(&states, &[&texts])

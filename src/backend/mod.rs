@@ -364,10 +364,10 @@ fn on_gpu(_: &Model, ordinal: usize) -> Result<Box<dyn Backend>, BackendError> {
 /// What `open` makes of the first GPU that it opens on, in the order of their ordinals; the first one's error where it
 /// opens on none. `None`: this machine has no GPU, or `precision` is none of theirs.
 #[cfg(all(feature = "cuda", unix))]
-pub(crate) fn gpu_of_auto<R>(
+pub(crate) fn gpu_of_auto<R, E: From<cuda::CudaError> + std::fmt::Display>(
     precision: Precision,
-    mut open: impl FnMut(usize) -> Result<R, BackendError>,
-) -> Result<Option<R>, BackendError> {
+    mut open: impl FnMut(usize) -> Result<R, E>,
+) -> Result<Option<R>, E> {
     if !matches!(precision, Precision::Auto | Precision::F16) {
         return Ok(None);
     }
@@ -399,10 +399,7 @@ pub(crate) fn gpu_of_auto<R>(
 }
 
 #[cfg(not(all(feature = "cuda", unix)))]
-pub(crate) fn gpu_of_auto<R>(
-    _: Precision,
-    _: impl FnMut(usize) -> Result<R, BackendError>,
-) -> Result<Option<R>, BackendError> {
+pub(crate) fn gpu_of_auto<R, E>(_: Precision, _: impl FnMut(usize) -> Result<R, E>) -> Result<Option<R>, E> {
     Ok(None)
 }
 

@@ -4,6 +4,7 @@ use std::cell::RefCell;
 use std::ffi::{CString, c_char, c_int, c_uint, c_void};
 use std::os::unix::ffi::OsStrExt;
 
+use gstxclip::backend::cuda::CudaReducer;
 use half::f16;
 
 use crate::cuda_device::{device, root};
@@ -99,9 +100,10 @@ impl Lab {
     pub fn open() -> Option<Self> {
         let gpu = device()?;
         let driver = Driver::open(&gpu.driver_path);
-        let ending = if gpu.kernels.starts_with("sm_") { "cubin" } else { "ptx" };
-        let mut code =
-            std::fs::read(root().join(format!("kernels/cubins/{}.{ending}", gpu.kernels))).unwrap();
+        // What the backend takes here: a chip may refuse the cubin that is made for it.
+        let target = CudaReducer::open(16, 16, 0).unwrap().kernels();
+        let ending = if target.starts_with("sm_") { "cubin" } else { "ptx" };
+        let mut code = std::fs::read(root().join(format!("kernels/cubins/{target}.{ending}"))).unwrap();
         code.push(0);
         let (mut context, mut module) = (std::ptr::null_mut(), std::ptr::null_mut());
         // SAFETY: each writes one handle; PTX ends with a zero.

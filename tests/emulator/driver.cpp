@@ -403,6 +403,7 @@ EXPORT int cuStreamSynchronize(void* stream) {
 EXPORT int cuStreamWaitEvent(void* stream, void* event, unsigned) {
     BEGIN;
     STREAM(in, stream);
+    runs["cuStreamWaitEvent"]++;
     return wait(in, static_cast<Event*>(event));
 }
 
@@ -443,6 +444,7 @@ EXPORT int cuEventDestroy_v2(void* event) {
 EXPORT int cuEventRecord(void* event, void* stream) {
     BEGIN;
     STREAM(in, stream);
+    runs["cuEventRecord"]++;
     return record(static_cast<Event*>(event), in);
 }
 EXPORT int cuEventSynchronize(void* event) {

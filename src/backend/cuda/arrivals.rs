@@ -3,7 +3,9 @@
 //!
 //! Both come back on any thread, maybe while the device still works on them. An event marks the last use of
 //! each, and whoever takes it next waits for that: on the device for a slot, on the host for a block, which
-//! is free after a copy. The longest free goes first, so that there is hardly ever something to wait for.
+//! is free after a copy. The longest free goes first, so that there is hardly ever something to wait for. Hence
+//! one event for all slots of a group that are prepared together, but a new one for each group: recorded again, it
+//! would hold up who takes a slot of a group long done.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -27,11 +29,16 @@ pub(super) struct Arrivals {
     rows: Buffer<f16>,
     /// Values of a slot.
     size: usize,
-    /// The last use of each slot.
-    used: Vec<Event>,
-    free: Mutex<VecDeque<usize>>,
+    /// When each slot has its picture.
+    arrived: Vec<Event>,
+    free: Mutex<VecDeque<FreeSlot>>,
     blocks: Mutex<Blocks>,
     pub context: Arc<Context>,
+}
+
+struct FreeSlot {
+    number: usize,
+    read: Option<Arc<Event>>,
 }
 
 /// B is [`Locked`].
@@ -49,6 +56,11 @@ struct Locked {
 /// One picture's patch rows; comes back when dropped.
 pub(super) struct Slot {
     number: usize,
+    /// Which picture of the reducer's it is: later ones arrive after it.
+    pub order: u64,
+    /// After the group that read its last picture. Another picture waits for it; those that nobody read are
+    /// followed in the order of the reducer's stream.
+    pub read: Option<Arc<Event>>,
     arrivals: Arc<Arrivals>,
 }
 
@@ -69,10 +81,10 @@ impl Arrivals {
         let fitting = context.free_bytes()? / 16 / (size * size_of::<f16>()).max(1);
         let slots = fitting.clamp(1, MOST_SLOTS);
         let rows = Buffer::new(context, "pictures", slots * size)?;
-        let used: Result<Vec<Event>, _> = (0..slots).map(|_| Event::new(context, sys::UNTIMED)).collect();
-        let free = Mutex::new((0..slots).collect());
+        let arrived: Result<Vec<Event>, _> = (0..slots).map(|_| Event::new(context, sys::UNTIMED)).collect();
+        let free = Mutex::new((0..slots).map(|number| FreeSlot { number, read: None }).collect());
         let blocks = Mutex::new(Blocks { free: VecDeque::new(), bytes: 0 });
-        Ok(Arc::new(Self { rows, size, used: used?, free, blocks, context: context.clone() }))
+        Ok(Arc::new(Self { rows, size, arrived: arrived?, free, blocks, context: context.clone() }))
     }
 
     /// The first slot's rows.
@@ -86,8 +98,8 @@ impl Arrivals {
     }
 
     pub fn take_slot(self: &Arc<Self>) -> Option<Slot> {
-        let number = lock(&self.free).pop_front()?;
-        Some(Slot { number, arrivals: self.clone() })
+        let FreeSlot { number, read } = lock(&self.free).pop_front()?;
+        Some(Slot { number, order: 0, read, arrivals: self.clone() })
     }
 
     /// A block of at least `bytes`, which nothing uses any more. `None`: all there may be are in use.
@@ -151,15 +163,16 @@ impl Slot {
         self.arrivals.rows.from(self.number * self.arrivals.size)
     }
 
-    /// Marks the last use so far; queued work that uses the slot waits for it first, and records it then.
-    pub fn used(&self) -> &Event {
-        &self.arrivals.used[self.number]
+    /// Marks the picture's arrival; to be recorded after its rows were queued.
+    pub fn arrived(&self) -> &Event {
+        &self.arrivals.arrived[self.number]
     }
 }
 
 impl Drop for Slot {
     fn drop(&mut self) {
-        lock(&self.arrivals.free).push_back(self.number);
+        let free = FreeSlot { number: self.number, read: self.read.take() };
+        lock(&self.arrivals.free).push_back(free);
     }
 }
 

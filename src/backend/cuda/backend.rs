@@ -4,7 +4,6 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use super::CudaError;
-use super::arrivals::Slot;
 use super::device::Event;
 use super::graphs::{Graphs, Key, Times};
 use super::head::Head;
@@ -16,7 +15,7 @@ use super::shape;
 use super::sys;
 use super::text::Text;
 use super::trace::Tracer;
-use super::vision::{Pictures, Vision};
+use super::vision::Vision;
 use super::weights::Loader;
 use super::work::Work;
 use crate::backend::source::Source;
@@ -48,13 +47,13 @@ pub struct CudaBackend {
     pub(super) weights: Weights,
     pub(super) work: Work,
     /// None where there was no memory left for it.
-    reducer: Option<Arc<CudaReducer>>,
+    pub(super) reducer: Option<Arc<CudaReducer>>,
     weight_bytes: usize,
     pub(super) trace: Option<Trace>,
 }
 
 pub(super) struct Weights {
-    vision: Vision,
+    pub(super) vision: Vision,
     head: Head,
     pub(super) prompts: Prompts,
     text: Text,
@@ -107,7 +106,7 @@ impl CudaBackend {
 
     /// The loaded kernels' target, such as `sm_90`; `compute_80` where the driver compiled them.
     pub fn kernels(&self) -> &'static str {
-        self.launcher.kernels.target
+        self.launcher.kernels.target()
     }
 
     /// Windows that pass the blocks together.
@@ -166,87 +165,6 @@ impl CudaBackend {
         }
         let found = format!("{0}x{0} with {1} bytes", frame.size(), rgb.len());
         Err(shape_error("frame", format!("{size}x{size}x3 bytes"), found))
-    }
-
-    /// Frames that all arrived one way.
-    fn prepare_alike(&mut self, frames: Arrived<'_>) -> Result<Vec<Prepared>, BackendError> {
-        let (most, mut states) = (self.work.sizes.frames, Vec::with_capacity(frames.len()));
-        for first in (0..frames.len()).step_by(most) {
-            states.extend(self.prepare_group(frames.group(first, most))?);
-        }
-        Ok(states)
-    }
-
-    /// At most `sizes.frames` frames.
-    fn prepare_group(&mut self, frames: Arrived<'_>) -> Result<Vec<Prepared>, BackendError> {
-        let Self { launcher, graphs, config, weights, work, reducer, trace, .. } = self;
-        work.staged.synchronize()?;
-        let bytes = 3 * config.image_size.pow(2);
-        let count = frames.len();
-        match frames {
-            Arrived::Pixels(frames) => {
-                for (to, rgb) in work.pixels.host.chunks_mut(bytes).zip(frames) {
-                    to.copy_from_slice(rgb);
-                }
-            }
-            Arrived::Rows(frames) => {
-                // Unused places repeat the last one.
-                let numbers = frames.iter().chain(frames.last().into_iter().cycle());
-                for (to, slot) in work.arrived.host.iter_mut().zip(numbers) {
-                    *to = slot.number() as i32;
-                }
-                frames.iter().try_for_each(|slot| launcher.stream(Lane::Main).wait(slot.used()))?;
-            }
-        }
-        let slots = work.ring.take(count);
-        work.new_slots.host.fill(-1);
-        work.new_slots.host[..slots.len()].copy_from_slice(&slots);
-        let traced = trace.is_some();
-        let bucket = if traced { count } else { work.sizes.frame_bucket(count) };
-        let shared = &*work;
-        let (key, all) = match frames {
-            Arrived::Pixels(_) => (Key::Prepare(bucket), None),
-            Arrived::Rows(_) => (Key::PrepareRows(bucket), reducer.as_ref().map(|reducer| reducer.rows())),
-        };
-        let inputs = || {
-            match all {
-                None => shared.pixels.send(launcher, bucket * bytes)?,
-                Some(_) => shared.arrived.send(launcher, bucket)?,
-            }
-            shared.new_slots.send(launcher, bucket)
-        };
-        let step = |first: usize, tracer: &mut Tracer<'_>| {
-            let count = shared.sizes.frame_step.min(bucket - first);
-            let pictures = match all {
-                None => Pictures::Pixels(shared.pixels.at().add(first * bytes)),
-                Some(all) => Pictures::Rows { all, slots: shared.arrived.at().add(first) },
-            };
-            let (slots, states) = (shared.new_slots.at().add(first), shared.ring.states());
-            weights.vision.prepare(launcher, &shared.vision, pictures, count, slots, states, tracer)
-        };
-        let mut steps = (0..bucket).step_by(shared.sizes.frame_step);
-        let launched = if traced {
-            let tracer = &mut Tracer { launcher, trace };
-            inputs().and_then(|()| steps.try_for_each(|first| step(first, tracer)))
-        } else {
-            graphs.run(launcher, key, || {
-                inputs()?;
-                let tracer = &mut Tracer { launcher, trace: &mut None };
-                steps.clone().try_for_each(|first| step(first, tracer))
-            })
-        };
-        let main = launcher.stream(Lane::Main);
-        let launched = launched.and_then(|()| work.staged.record(main)).and_then(|()| match frames {
-            Arrived::Pixels(_) => Ok(()),
-            Arrived::Rows(frames) => frames.iter().try_for_each(|slot| slot.used().record(main)),
-        });
-        if let Err(error) = launched {
-            // What was queued of it is done with its slots and inputs before others take them.
-            let _ = launcher.settle();
-            work.ring.give_back(&slots);
-            return Err(error.into());
-        }
-        Ok(work.ring.keep(launcher, &slots)?)
     }
 
     /// How many of these windows pass in one call; all are whole windows of own frames.
@@ -318,33 +236,6 @@ impl CudaBackend {
     }
 }
 
-/// How frames came to be prepared.
-#[derive(Clone, Copy)]
-enum Arrived<'a> {
-    /// As pixels in host memory.
-    Pixels(&'a [Cow<'a, [u8]>]),
-    /// As patch rows in the reducer's slots.
-    Rows(&'a [Slot]),
-}
-
-impl Arrived<'_> {
-    fn len(&self) -> usize {
-        match self {
-            Arrived::Pixels(frames) => frames.len(),
-            Arrived::Rows(frames) => frames.len(),
-        }
-    }
-
-    /// Up to `most` of them, from `first` on.
-    fn group(&self, first: usize, most: usize) -> Self {
-        let range = first..(first + most).min(self.len());
-        match self {
-            Arrived::Pixels(frames) => Arrived::Pixels(&frames[range]),
-            Arrived::Rows(frames) => Arrived::Rows(&frames[range]),
-        }
-    }
-}
-
 pub(super) fn shape_error(what: &str, expected: String, found: String) -> BackendError {
     BackendError::Shape { what: what.into(), expected, found }
 }
@@ -361,8 +252,9 @@ impl Backend for CudaBackend {
                 None => pixels.push(self.pixels(frame)?),
             }
         }
-        let mut of_pixels = self.prepare_alike(Arrived::Pixels(&pixels))?.into_iter();
-        let mut of_rows = self.prepare_alike(Arrived::Rows(&rows))?.into_iter();
+        let mut of_pixels = self.prepare_arrived(&pixels, &mut rows)?;
+        let (mut of_rows, mut of_pixels) =
+            (of_pixels.split_off(pixels.len()).into_iter(), of_pixels.into_iter());
         let next = |in_slot: &bool| if *in_slot { of_rows.next() } else { of_pixels.next() };
         Ok(in_slot.iter().filter_map(next).collect())
     }

@@ -1,7 +1,8 @@
 //! Owned things of one GPU: streams, events, graphs, modules, each returned when dropped; and its context.
 //!
 //! Invariant: whatever is dropped here is no longer in use by queued work. `CudaBackend` synchronises
-//! before it drops anything (see `launcher`).
+//! before it drops anything (see `launcher`). Events alone may go before: the driver keeps what a stream has still to
+//! mark or to wait for (cuda.h, cuEventDestroy).
 
 use std::ffi::{CStr, c_uint};
 use std::marker::PhantomData;
@@ -9,6 +10,7 @@ use std::sync::{Arc, Mutex};
 
 use super::CudaError;
 use super::driver::Gpu;
+use super::images::Image;
 use super::runtime::{Runtime, runtime};
 use super::sys::{self, Raw};
 
@@ -92,9 +94,10 @@ impl Drop for Visit<'_> {
 }
 
 macro_rules! owned {
-    ($(#[$doc:meta])* $name:ident, $destroy:ident) => {
+    ($(#[$doc:meta])* $name:ident, $destroy:ident $(, $field:ident: $type:ty)?) => {
         $(#[$doc])*
         pub(super) struct $name {
+            $(pub $field: $type,)?
             pub raw: Raw,
             pub context: Arc<Context>,
         }
@@ -119,8 +122,8 @@ owned!(
     /// Captured work, ready to launch as one.
     Graph, graph_exec_destroy);
 owned!(
-    /// Loaded device code.
-    Module, module_unload);
+    /// Loaded device code, and what it was made for.
+    Module, module_unload, target: &'static str);
 
 impl Stream {
     pub fn new(context: &Arc<Context>) -> Result<Self, CudaError> {
@@ -221,9 +224,8 @@ impl Graph {
 }
 
 impl Module {
-    /// `data`: a cubin, or PTX with a zero at its end.
-    pub fn load(context: &Arc<Context>, target: &str, data: &[u8]) -> Result<Self, CudaError> {
-        let runtime = context.runtime;
+    pub fn load(context: &Arc<Context>, image: &Image) -> Result<Self, CudaError> {
+        let (runtime, target, data) = (context.runtime, image.target, image.data());
         let mut raw = Raw::NULL;
         // SAFETY: an image of the kind the driver tells by its head; it copies what it needs.
         let status = unsafe { (runtime.driver.module_load_data)(&mut raw, data.as_ptr().cast()) };
@@ -233,17 +235,17 @@ impl Module {
             }
             other => other,
         })?;
-        Ok(Self { raw, context: context.clone() })
+        Ok(Self { target, raw, context: context.clone() })
     }
 
-    pub fn function(&self, target: &str, name: &'static CStr) -> Result<Raw, CudaError> {
+    pub fn function(&self, name: &'static CStr) -> Result<Raw, CudaError> {
         let runtime = self.context.runtime;
         let mut function = Raw::NULL;
         // SAFETY: a loaded module and a C string; writes one handle.
         let status = unsafe { (runtime.driver.module_get_function)(&mut function, self.raw, name.as_ptr()) };
         runtime.check("cuModuleGetFunction", status).map_err(|error| match error {
             CudaError::Call { .. } => CudaError::Kernels {
-                target: target.into(),
+                target: self.target.into(),
                 why: format!("there is no kernel {}: `make kernels` and build again", name.to_string_lossy()),
             },
             other => other,

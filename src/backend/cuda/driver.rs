@@ -2,13 +2,12 @@
 
 use std::ffi::{CStr, c_char, c_int};
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
 
 use super::CudaError;
 use super::cards::{SYSFS, cards};
 use super::error::{LEAST_DRIVER, start_mend, unavailable_mend, version};
 use super::images::Image;
-use super::library::{Library, Missing, Wanted};
+use super::library::{Library, Missing, OpenedOnce, Wanted};
 use super::release;
 use super::sys::{self, Driver};
 
@@ -32,22 +31,13 @@ pub struct Gpu {
     /// The CUDA version the driver speaks, as in `12.8`.
     pub driver: String,
     pub driver_path: PathBuf,
-    /// Which of the embedded kernel sets is tried first, such as `sm_90` or `compute_80`.
-    pub kernels: &'static str,
     pub(super) device: c_int,
 }
 
-static DRIVER: Mutex<Option<&'static OpenDriver>> = Mutex::new(None);
-
-/// Opens and starts the driver if it is not yet. A failure is not kept: a folder may be named later.
+/// Opens and starts the driver if it is not yet.
 pub(super) fn driver() -> Result<&'static OpenDriver, CudaError> {
-    let mut known = DRIVER.lock().unwrap_or_else(|e| e.into_inner());
-    if let Some(driver) = *known {
-        return Ok(driver);
-    }
-    let driver: &'static OpenDriver = Box::leak(Box::new(OpenDriver::open()?));
-    *known = Some(driver);
-    Ok(driver)
+    static DRIVER: OpenedOnce<OpenDriver> = OpenedOnce::new();
+    DRIVER.get(OpenDriver::open)
 }
 
 impl OpenDriver {
@@ -158,9 +148,9 @@ pub fn look(ordinal: usize) -> Result<Gpu, CudaError> {
         Ok(usize::try_from(value).unwrap_or(0))
     };
     let (major, minor) = (attribute(sys::CAPABILITY_MAJOR)? as u32, attribute(sys::CAPABILITY_MINOR)? as u32);
-    let Some(image) = Image::of((major, minor)) else {
+    if Image::of((major, minor)).is_none() {
         return Err(CudaError::OldDevice { name, major, minor });
-    };
+    }
     let mut memory_bytes = 0;
     // SAFETY: writes one number.
     open.check("cuDeviceTotalMem", unsafe { (driver.device_total_mem)(&mut memory_bytes, device) })?;
@@ -173,7 +163,6 @@ pub fn look(ordinal: usize) -> Result<Gpu, CudaError> {
         l2_bytes: attribute(sys::L2_BYTES)?,
         driver: version(open.version),
         driver_path: open.path.clone(),
-        kernels: image.target,
         device,
     })
 }

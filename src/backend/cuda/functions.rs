@@ -38,27 +38,24 @@ pub(super) struct Kernels {
     pub preprocess_nv12: Raw,
     pub preprocess_i420: Raw,
     pub preprocess_rgb: Raw,
-    /// The loaded image's: `sm_90` or `compute_80`.
-    pub target: &'static str,
-    _module: Module,
+    module: Module,
 }
 
 impl Kernels {
     /// The embedded code for the context's GPU.
     pub fn load(context: &Arc<Context>) -> Result<Arc<Self>, CudaError> {
         let image = Image::of(context.gpu.capability).expect("the probe found one");
-        let (module, target) = match load(context, image) {
+        let module = match Module::load(context, image) {
             // A chip may be of a capability whose machine code it does not take: Tegra's are not promised to run
             // what is made for cards (8.7 and sm_86).
             Err(refused @ CudaError::Kernels { .. }) if !image.is_ptx() => {
                 tracing::info!("the driver compiles the kernels, which takes a while: {refused}");
-                let module = load(context, Image::ptx()).map_err(|error| match error {
+                Module::load(context, Image::ptx()).map_err(|error| match error {
                     CudaError::Kernels { .. } => refused,
                     other => other,
-                })?;
-                (module, Image::ptx().target)
+                })?
             }
-            loaded => (loaded?, image.target),
+            loaded => loaded?,
         };
         let attention = [c"attention_32", c"attention_48", c"attention_64", c"attention_80", c"attention_96"];
         let prompt_attention = [
@@ -71,37 +68,37 @@ impl Kernels {
         let family = |names: [&'static std::ffi::CStr; HEADS.len()]| {
             let mut functions = [Raw::NULL; HEADS.len()];
             for (function, name) in functions.iter_mut().zip(names) {
-                *function = module.function(target, name)?;
+                *function = module.function(name)?;
             }
             Ok::<_, CudaError>(functions)
         };
         Ok(Arc::new(Self {
-            patch_rows: module.function(target, c"patch_rows")?,
-            embed: module.function(target, c"embed")?,
-            layer_norm: module.function(target, c"layer_norm")?,
-            quick_gelu: module.function(target, c"quick_gelu")?,
+            patch_rows: module.function(c"patch_rows")?,
+            embed: module.function(c"embed")?,
+            layer_norm: module.function(c"layer_norm")?,
+            quick_gelu: module.function(c"quick_gelu")?,
             attention: family(attention)?,
-            patch_mean: module.function(target, c"patch_mean")?,
-            add_positions: module.function(target, c"add_positions")?,
-            mit_pool: module.function(target, c"mit_pool")?,
-            gather_text: module.function(target, c"gather_text")?,
+            patch_mean: module.function(c"patch_mean")?,
+            add_positions: module.function(c"add_positions")?,
+            mit_pool: module.function(c"mit_pool")?,
+            gather_text: module.function(c"gather_text")?,
             prompt_attention: family(prompt_attention)?,
-            prompt_logits: module.function(target, c"prompt_logits")?,
-            embed_tokens: module.function(target, c"embed_tokens")?,
-            gather_rows: module.function(target, c"gather_rows")?,
-            scatter_rows: module.function(target, c"scatter_rows")?,
-            few_rows_product: module.function(target, c"few_rows_product")?,
-            preprocess_nv12: module.function(target, c"preprocess_nv12")?,
-            preprocess_i420: module.function(target, c"preprocess_i420")?,
-            preprocess_rgb: module.function(target, c"preprocess_rgb")?,
-            target,
-            _module: module,
+            prompt_logits: module.function(c"prompt_logits")?,
+            embed_tokens: module.function(c"embed_tokens")?,
+            gather_rows: module.function(c"gather_rows")?,
+            scatter_rows: module.function(c"scatter_rows")?,
+            few_rows_product: module.function(c"few_rows_product")?,
+            preprocess_nv12: module.function(c"preprocess_nv12")?,
+            preprocess_i420: module.function(c"preprocess_i420")?,
+            preprocess_rgb: module.function(c"preprocess_rgb")?,
+            module,
         }))
     }
-}
 
-fn load(context: &Arc<Context>, image: &Image) -> Result<Module, CudaError> {
-    Module::load(context, image.target, &image.data())
+    /// The loaded image's: `sm_90` or `compute_80`.
+    pub fn target(&self) -> &'static str {
+        self.module.target
+    }
 }
 
 /// A kernel's argument: its bytes from the lowest on, as on every host that CUDA runs on.

@@ -12,10 +12,10 @@ use super::sys;
 /// Which work, and its sizes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Key {
-    /// Frames that come as pixels.
-    Prepare(usize),
-    /// Frames whose patch rows are on the device.
-    PrepareRows(usize),
+    /// Frames that come as pixels, and the set they are staged in: a captured copy reads one place on the host.
+    Prepare(usize, usize),
+    /// The same of frames whose patch rows are on the device.
+    PrepareRows(usize, usize),
     /// Windows.
     Encode(usize),
     /// Windows and prompts.
@@ -153,7 +153,7 @@ impl Graphs {
         for (key, begun, ended) in timing.marks.drain(..) {
             let time = ended.milliseconds_since(&begun)?;
             match key {
-                Key::Prepare(_) | Key::PrepareRows(_) => timing.times.prepare += time,
+                Key::Prepare(..) | Key::PrepareRows(..) => timing.times.prepare += time,
                 Key::Encode(_) => timing.times.encode += time,
                 Key::Compare(..) => timing.times.compare += time,
             }

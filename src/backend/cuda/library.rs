@@ -23,6 +23,23 @@ pub fn set_library_folder(folder: &Path) {
     folders.insert(0, folder.into());
 }
 
+/// Opened at its first use, and kept as long as the process. A failure is not kept: a folder may be named later.
+pub(super) struct OpenedOnce<T: 'static>(Mutex<Option<&'static T>>);
+
+impl<T> OpenedOnce<T> {
+    pub const fn new() -> Self {
+        Self(Mutex::new(None))
+    }
+
+    pub fn get(&self, open: impl FnOnce() -> Result<T, CudaError>) -> Result<&'static T, CudaError> {
+        let mut known = self.0.lock().unwrap_or_else(|e| e.into_inner());
+        if let Some(opened) = *known {
+            return Ok(opened);
+        }
+        Ok(*known.insert(Box::leak(Box::new(open()?))))
+    }
+}
+
 pub(super) struct Library {
     handle: *mut c_void,
     /// The file, as the dynamic linker found it.

@@ -2,7 +2,7 @@
 //!
 //! Built without CUDA; driver and cuBLASLt are opened at run time (`library`), after which [`probe`] tells
 //! in one message what is missing. Weights are uploaded once; buffers are allocated once; a picture is uploaded
-//! once, by the thread that has it, and reduced to patch rows (`reduce`, `arrivals`); a frame is prepared once,
+//! once, by the thread that has it, and reduced to patch rows (`reduce`, `arrivals`); a frame is prepared once (`prepare`),
 //! and its state stays on the device (`ring`). A batch is one graph launch for `encode` and
 //! one for `compare`, captured per size (`graphs`): products by cuBLASLt (`product`), all else by the
 //! kernels of kernels/ (`kernels`), which also do the layers of a few rows in one launch each. Messages run
@@ -44,6 +44,7 @@ mod labels;
 mod launcher;
 mod library;
 mod memory;
+mod prepare;
 mod product;
 mod prompts;
 mod reduce;

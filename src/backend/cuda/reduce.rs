@@ -43,13 +43,21 @@ pub struct CudaReducer {
     patch: u32,
     kernels: Arc<Kernels>,
     stream: Stream,
-    /// The picture in work, in the order of the stream: held while its copy and its kernel are queued.
-    planes: Mutex<Option<Buffer<u8>>>,
+    /// Held while a picture's copy and its kernel are queued.
+    queued: Mutex<Queued>,
     /// The latest used last.
     plans: Mutex<VecDeque<Arc<Plan>>>,
     arrivals: Arc<Arrivals>,
     /// The first failure was told.
     told: AtomicBool,
+}
+
+#[derive(Default)]
+struct Queued {
+    /// Pictures so far, in the order of the stream.
+    pictures: u64,
+    /// The samples of the one in work.
+    planes: Option<Buffer<u8>>,
 }
 
 struct Plan {
@@ -99,11 +107,16 @@ impl CudaReducer {
             patch,
             kernels,
             stream: Stream::new(context)?,
-            planes: Mutex::default(),
+            queued: Mutex::default(),
             plans: Mutex::default(),
             arrivals: Arrivals::new(context, rows)?,
             told: AtomicBool::new(false),
         })
+    }
+
+    /// As [`CudaBackend::kernels`](super::CudaBackend::kernels).
+    pub fn kernels(&self) -> &'static str {
+        self.kernels.target()
     }
 
     /// Waits for all pictures so far.
@@ -174,19 +187,19 @@ impl CudaReducer {
     ) -> Result<Option<Picture>, CudaError> {
         let _visit = self.arrivals.context.visit()?;
         let Some(plan) = self.plan(rule, image.info(), roi)? else { return Ok(None) };
-        let Some(slot) = self.arrivals.take_slot() else { return Ok(None) };
+        let Some(mut slot) = self.arrivals.take_slot() else { return Ok(None) };
         let bytes = plan.host.bytes();
         let Some(mut block) = self.arrivals.take_block(bytes)? else { return Ok(None) };
         plan.host.pack(image, block.memory_mut());
 
-        let mut planes = lock(&self.planes);
-        let queued = self.queue_packed(&plan, &block, &slot, &mut planes, mark);
-        if queued.is_err() {
+        let mut queued = lock(&self.queued);
+        let done = self.queue_packed(&plan, &block, &mut slot, &mut queued, mark);
+        if done.is_err() {
             // Block and slot go back now: what was queued is to be done with them.
             let _ = self.stream.synchronize();
         }
-        drop(planes);
-        queued?;
+        drop(queued);
+        done?;
         let (slot, arrivals) = (Mutex::new(Some(slot)), self.arrivals.clone());
         Ok(Some(Picture { slot, block, plan, arrivals }))
     }
@@ -195,24 +208,29 @@ impl CudaReducer {
         &self,
         plan: &Plan,
         block: &Block,
-        slot: &Slot,
-        planes: &mut Option<Buffer<u8>>,
+        slot: &mut Slot,
+        queued: &mut Queued,
         mark: &mut dyn FnMut() -> Result<(), CudaError>,
     ) -> Result<(), CudaError> {
         let bytes = plan.host.bytes();
-        if planes.as_ref().is_none_or(|planes| planes.len() < bytes) {
-            *planes = None;
-            *planes = Some(Buffer::new(&self.arrivals.context, "a picture", bytes)?);
+        queued.pictures += 1;
+        slot.order = queued.pictures;
+        if queued.planes.as_ref().is_none_or(|planes| planes.len() < bytes) {
+            queued.planes = None;
+            queued.planes = Some(Buffer::new(&self.arrivals.context, "a picture", bytes)?);
         }
-        let planes = planes.as_ref().expect("made above where there was none");
+        let planes = queued.planes.as_ref().expect("made above where there was none");
         mark()?;
         block.memory().copy_in(&self.stream, planes.at(), bytes)?;
         block.used().record(&self.stream)?;
         mark()?;
-        self.stream.wait(slot.used())?;
+        if let Some(read) = &slot.read {
+            self.stream.wait(read)?;
+            slot.read = None;
+        }
         let (at, words) = (planes_at(&plan.host, planes), plan.words.at());
         preprocess(&self.stream, &self.kernels, at, words, self.size as usize, slot.rows())?;
-        slot.used().record(&self.stream)?;
+        slot.arrived().record(&self.stream)?;
         mark()
     }
 

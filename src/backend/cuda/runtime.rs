@@ -2,11 +2,10 @@
 
 use std::ffi::c_int;
 use std::path::PathBuf;
-use std::sync::Mutex;
 
 use super::CudaError;
 use super::driver::{Gpu, OpenDriver, driver, look};
-use super::library::{Library, Missing, Wanted};
+use super::library::{Library, Missing, OpenedOnce, Wanted};
 use super::sys::{BlasLt, Driver};
 
 pub(super) struct Runtime {
@@ -25,17 +24,10 @@ pub struct Blas {
     pub path: PathBuf,
 }
 
-static RUNTIME: Mutex<Option<&'static Runtime>> = Mutex::new(None);
-
-/// Opens the libraries if they are not open yet. A failure is not kept: a folder may be named later.
+/// Opens the libraries if they are not open yet.
 pub(super) fn runtime() -> Result<&'static Runtime, CudaError> {
-    let mut known = RUNTIME.lock().unwrap_or_else(|e| e.into_inner());
-    if let Some(runtime) = *known {
-        return Ok(runtime);
-    }
-    let runtime: &'static Runtime = Box::leak(Box::new(Runtime::open()?));
-    *known = Some(runtime);
-    Ok(runtime)
+    static RUNTIME: OpenedOnce<Runtime> = OpenedOnce::new();
+    RUNTIME.get(Runtime::open)
 }
 
 impl Runtime {

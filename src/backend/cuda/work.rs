@@ -1,5 +1,7 @@
 //! All memory that batches use again, allocated once: addresses stay, so graphs may hold them.
 
+use std::sync::Arc;
+
 use half::f16;
 
 use super::CudaError;
@@ -11,7 +13,6 @@ use super::memory::{At, Buffer, Pinned, Plain};
 use super::prompts::PromptWork;
 use super::ring::Ring;
 use super::shape::{MOST_PROMPTS, Sizes};
-use super::sys;
 use super::text::TextWork;
 use super::vision::VisionWork;
 use crate::model::Config;
@@ -50,6 +51,39 @@ impl<T: Plain> Exchange<T> {
     }
 }
 
+/// Page-locked sets of the inputs of new frames: one group of them is laid out while the device has still to read
+/// the other. A call of the most new frames that a batch has, eight of each window, is two groups.
+pub(super) const SETS: usize = 2;
+
+/// A place on the device that is copied to from either set. Work on one place keeps the stream's order.
+pub(super) struct Staged<T> {
+    hosts: [Pinned<T>; SETS],
+    device: Buffer<T>,
+}
+
+impl<T: Plain> Staged<T> {
+    fn new(launcher: &Launcher, len: usize) -> Result<Self, CudaError> {
+        let device = Buffer::new(&launcher.context, "new frames", len)?;
+        launcher.clear(&device)?;
+        let host = || Pinned::new(&launcher.context, len);
+        Ok(Self { hosts: [host()?, host()?], device })
+    }
+
+    /// Of this set; to be written when it has been read.
+    pub fn host(&mut self, set: usize) -> &mut [T] {
+        &mut self.hosts[set]
+    }
+
+    pub fn at(&self) -> At<T> {
+        self.device.at()
+    }
+
+    /// Queues the way to the device.
+    pub fn send(&self, launcher: &Launcher, set: usize, len: usize) -> Result<(), CudaError> {
+        launcher.copy_in(self.device.at(), &self.hosts[set], len)
+    }
+}
+
 pub(super) struct Work {
     pub sizes: Sizes,
     pub vision: VisionWork,
@@ -58,12 +92,12 @@ pub(super) struct Work {
     pub text: TextWork,
     pub ring: Ring,
     pub labels: LabelTable,
-    /// Frames to prepare, as pixels or the slots of their patch rows, and the slots of their states; `staged`
-    /// says when they have been read.
-    pub pixels: Exchange<u8>,
-    pub arrived: Exchange<i32>,
-    pub new_slots: Exchange<i32>,
-    pub staged: Event,
+    /// Frames to prepare, as pixels or the slots of their patch rows, and the slots of their states; `read` says of
+    /// each set when the device is done with it.
+    pub pixels: Staged<u8>,
+    pub arrived: Staged<i32>,
+    pub new_slots: Staged<i32>,
+    pub read: [Option<Arc<Event>>; SETS],
     /// States of the windows to encode.
     pub slots: Exchange<i32>,
     /// Clip features: [windows, E] and [windows, P, E].
@@ -107,9 +141,9 @@ impl Work {
         let prompts = PromptWork::new(launcher, config, &sizes)?;
         let text = TextWork::new(launcher, config)?;
         let labels = LabelTable::new(launcher, joint)?;
-        let pixels = Exchange::new(launcher, sizes.frames * pixels)?;
-        let arrived = Exchange::new(launcher, sizes.frames)?;
-        let new_slots = Exchange::new(launcher, sizes.frames)?;
+        let pixels = Staged::new(launcher, sizes.frames * pixels)?;
+        let arrived = Staged::new(launcher, sizes.frames)?;
+        let new_slots = Staged::new(launcher, sizes.frames)?;
         let slots = Exchange::new(launcher, windows * frames)?;
         let video = Exchange::new(launcher, windows * joint)?;
         let patches = Exchange::new(launcher, windows * config.patches() * joint)?;
@@ -131,7 +165,7 @@ impl Work {
             pixels,
             arrived,
             new_slots,
-            staged: Event::new(&launcher.context, sys::UNTIMED)?,
+            read: Default::default(),
             slots,
             video,
             patches,

@@ -80,24 +80,53 @@ pub struct Report {
     pub logits: Vec<f32>,
 }
 
-/// The GPU that these options mean, if they mean one.
-pub fn meant(options: &Options) -> Option<usize> {
-    match options.device {
-        Device::Cuda(ordinal) => Some(ordinal),
-        Device::Cpu => None,
-        Device::Auto => {
-            let gpu_can = |p: &Precision| matches!(p, Precision::Auto | Precision::F16);
-            let first = || backend::gpu_of_auto(Precision::Auto, Ok).ok().flatten();
-            options.precisions.iter().all(gpu_can).then(first).flatten()
+/// A checkpoint on a GPU, of which everything else is measured too.
+pub struct Subject {
+    ordinal: usize,
+    config: Config,
+    rule: Rule,
+    backend: CudaBackend,
+    load_ms: f64,
+}
+
+impl Subject {
+    /// On the GPU that these options mean, if they mean one: with `auto` the first on which it opens.
+    pub fn load(options: &Options) -> anyhow::Result<Option<Self>> {
+        let gpu_can = |p: &Precision| matches!(p, Precision::Auto | Precision::F16);
+        match options.device {
+            Device::Cuda(ordinal) => {
+                options.precisions.iter().try_for_each(|p| backend::check(options.device, *p))?;
+                Self::on(options, ordinal).map(Some)
+            }
+            // Why it opens on none is told with what the CPU does then.
+            Device::Auto if options.precisions.iter().all(gpu_can) => {
+                Ok(backend::gpu_of_auto(Precision::Auto, |ordinal| Self::on(options, ordinal)).ok().flatten())
+            }
+            Device::Auto | Device::Cpu => Ok(None),
         }
+    }
+
+    fn on(options: &Options, ordinal: usize) -> anyhow::Result<Self> {
+        let (begun, placement) = (Instant::now(), Placement { ordinal, micro: options.micro });
+        let (config, rule, backend) = match &options.source {
+            Source::Published(name) => {
+                let config = subject::published_config(name, options)?;
+                let backend = subject::synthetic_cuda(&config, placement)?;
+                let rule = subject::rule(&config);
+                (config, rule, backend)
+            }
+            Source::Checkpoint(name) => {
+                let model = Model::open(name, options.heads)?;
+                let backend = CudaBackend::new(&model, placement)?;
+                (model.config.clone(), model.rule, backend)
+            }
+        };
+        Ok(Self { ordinal, config, rule, backend, load_ms: milliseconds(begun.elapsed()) })
     }
 }
 
-pub fn run(options: &Options, ordinal: usize, out: &mut dyn Write) -> anyhow::Result<()> {
-    for precision in &options.precisions {
-        backend::check(Device::Cuda(ordinal), *precision)?;
-    }
-    let report = measure(options, ordinal)?;
+pub fn run(options: &Options, subject: Subject, out: &mut dyn Write) -> anyhow::Result<()> {
+    let report = measure(options, subject)?;
     if options.json {
         writeln!(out, "{}", serde_json::to_string_pretty(&report)?)?;
     } else {
@@ -106,12 +135,9 @@ pub fn run(options: &Options, ordinal: usize, out: &mut dyn Write) -> anyhow::Re
     Ok(())
 }
 
-fn measure(options: &Options, ordinal: usize) -> anyhow::Result<Report> {
-    let gpu = probe(ordinal)?;
-    let begun = Instant::now();
-    let (config, rule, mut backend) = load(options, ordinal)?;
-    let load_ms = milliseconds(begun.elapsed());
-    let roof = Roof::measure(ordinal)?;
+fn measure(options: &Options, subject: Subject) -> anyhow::Result<Report> {
+    let Subject { ordinal, config, rule, mut backend, load_ms } = subject;
+    let (gpu, roof) = (probe(ordinal)?, Roof::measure(ordinal)?);
     let texts =
         backend.encode_text(&subject::prompts(&config, options.prompts, TOKENS.min(config.context)))?;
     let mut source = Rounds::new(&config, &rule, options.windows, SETS, texts);
@@ -176,23 +202,6 @@ fn rows(config: &Config, options: &Options, rounds: &[Round], peak: f64) -> Vec<
 fn name(options: &Options) -> &str {
     let (Source::Checkpoint(name) | Source::Published(name)) = &options.source;
     name
-}
-
-fn load(options: &Options, ordinal: usize) -> anyhow::Result<(Config, Rule, CudaBackend)> {
-    let placement = Placement { ordinal, micro: options.micro };
-    match &options.source {
-        Source::Published(name) => {
-            let config = subject::published_config(name, options)?;
-            let backend = subject::synthetic_cuda(&config, placement)?;
-            let rule = subject::rule(&config);
-            Ok((config, rule, backend))
-        }
-        Source::Checkpoint(name) => {
-            let model = Model::open(name, options.heads)?;
-            let backend = CudaBackend::new(&model, placement)?;
-            Ok((model.config.clone(), model.rule, backend))
-        }
-    }
 }
 
 pub(super) fn spread(times: impl Iterator<Item = f64>) -> Spread {

@@ -99,8 +99,8 @@ pub struct Report {
 pub fn run(options: &Options, out: &mut dyn Write) -> anyhow::Result<()> {
     check(options)?;
     #[cfg(all(feature = "cuda", unix))]
-    if let Some(ordinal) = gpu::meant(options) {
-        return gpu::run(options, ordinal, out);
+    if let Some(subject) = gpu::Subject::load(options)? {
+        return gpu::run(options, subject, out);
     }
     ensure!(
         options.micro.is_none(),
