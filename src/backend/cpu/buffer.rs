@@ -48,6 +48,7 @@ impl<T> Default for Buffer<T> {
 
 #[allow(private_bounds)]
 impl<T: Number> Buffer<T> {
+    #[cfg(test)]
     pub fn zeroed(len: usize) -> Self {
         let mut buffer = Self::default();
         buffer.fit(len);

@@ -7,6 +7,7 @@
 
 use std::ops::Range;
 
+use super::arena::Arena;
 use super::buffer::{Buffer, LINE, LINE_BYTES, Number, Shared, first};
 use super::epilogue::{Epilogue, Place, Target};
 use super::isa::{Isa, per_isa};
@@ -34,6 +35,8 @@ pub struct Cpu {
     pub kernels: F32Kernels,
     pub dots: DotKernels,
     pub pool: Pool,
+    /// Where weights are packed.
+    pub(super) arena: Arena,
     /// The same with the calling thread only; none if that is all there is.
     alone: Option<Box<Cpu>>,
 }
@@ -42,7 +45,7 @@ impl Cpu {
     pub fn new(isa: Isa, threads: usize) -> Self {
         let pool = Pool::new(threads);
         let alone = (pool.threads() > 1).then(|| Box::new(Cpu::new(isa, 1)));
-        Self { isa, kernels: F32Kernels::of(isa), dots: DotKernels::of(isa), pool, alone }
+        Self { isa, kernels: F32Kernels::of(isa), dots: DotKernels::of(isa), pool, arena: Arena::default(), alone }
     }
 
     /// For operations inside a parallel task: they run on its own thread, in order.
@@ -142,7 +145,7 @@ fn multiply_body<const FMA: bool>(product: &Product<'_>, panel: usize, tiles: Ra
 #[inline(always)]
 fn multiply_f32<const FMA: bool, const NR: usize, const C: usize>(
     product: &Product<'_>,
-    panels: &Buffer,
+    panels: &[f32],
     panel: usize,
     tiles: Range<usize>,
 ) {
@@ -239,7 +242,7 @@ struct Next {
 
 impl Next {
     #[inline(always)]
-    fn new<T: Number>(panels: &Buffer<T>, start: usize, size: usize, tiles: usize, row: usize) -> Self {
+    fn new<T: Number>(panels: &[T], start: usize, size: usize, tiles: usize, row: usize) -> Self {
         let there = start + size <= panels.len();
         let left = if there { (size * size_of::<T>()).div_ceil(LINE_BYTES) } else { 0 };
         let lines = left.div_ceil(tiles.max(1)).div_ceil(row);

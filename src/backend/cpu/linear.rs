@@ -1,6 +1,7 @@
 //! Weights and bias of y = x·Wᵀ + b, packed once at load in panels of NR output columns.
 
-use super::buffer::{Buffer, LINE, Shared, first_mut};
+use super::arena::Slab;
+use super::buffer::{LINE, Shared, first_mut};
 use super::gemm::Cpu;
 use super::kernel_i8::MAX_K;
 use super::quantise::quantise_weights;
@@ -29,14 +30,14 @@ pub struct Linear {
 
 pub(super) enum Panels {
     /// `[panel][k][NR]`
-    F32(Buffer),
+    F32(Slab<f32>),
     Int8(Bytes),
 }
 
 /// Weight = scale of its column · byte.
 pub(super) struct Bytes {
     /// `[panel][k/4][NR][4]`, zeros beyond k.
-    pub panels: Buffer<i8>,
+    pub panels: Slab<i8>,
     /// Per column.
     pub scales: Vec<f32>,
     /// Per column, Σ of its bytes: what a row's zero adds to every sum.
@@ -52,11 +53,11 @@ impl Linear {
         };
         let padded = outs.div_ceil(cols) * cols;
         let panels = match format {
-            Format::F32 => Panels::F32(Buffer::zeroed(padded * ins)),
+            Format::F32 => Panels::F32(cpu.arena.zeroed(padded * ins)),
             Format::Int8 | Format::Int8Fine => {
                 assert!(ins <= MAX_K, "a row of {ins} overflows 32-bit sums");
                 Panels::Int8(Bytes {
-                    panels: Buffer::zeroed(padded * ins.next_multiple_of(4)),
+                    panels: cpu.arena.zeroed(padded * ins.next_multiple_of(4)),
                     scales: vec![0.0; padded],
                     sums: vec![0; padded],
                 })

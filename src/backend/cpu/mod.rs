@@ -26,6 +26,7 @@
 //! golden vectors (`tests/golden`).
 
 mod activation;
+mod arena;
 mod attention;
 mod auto;
 mod block;
