@@ -304,7 +304,11 @@ static PAST: [f32; 2 * LINE] = {
 /// of comparisons the compiler makes one value at a time.
 #[inline(always)]
 fn visible_only<const C: usize>(scores: &[f32], j: usize, visible: usize) -> [f32; C] {
-    let (mut scores, left) = (*first::<C, _>(scores), visible.saturating_sub(j).min(LINE));
+    let mut scores = *first::<C, _>(scores);
+    if j + C <= visible {
+        return scores;
+    }
+    let left = visible.saturating_sub(j);
     let past = first::<C, _>(&PAST[LINE - left..]);
     for i in 0..C {
         scores[i] += past[i];
