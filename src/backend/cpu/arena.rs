@@ -21,26 +21,26 @@ const ALIGN: usize = 128;
 pub(super) struct Arena(Mutex<Option<Region>>);
 
 struct Region {
-    memory: Arc<Memory>,
-    /// Bytes from the memory's start that are not handed out yet.
+    mapping: Arc<Mapping>,
+    /// Bytes from the mapping's start that are not handed out yet.
     free: std::ops::Range<usize>,
 }
 
-struct Memory {
+struct Mapping {
     start: *mut u8,
     /// Only kept: slabs are the ones that read and write it.
     _map: MmapMut,
 }
 
 // SAFETY (both): the pointer is only copied; what it points to is the slabs', each of which has its own part.
-unsafe impl Send for Memory {}
-unsafe impl Sync for Memory {}
+unsafe impl Send for Mapping {}
+unsafe impl Sync for Mapping {}
 
 /// Numbers of one's own in a shared region; zero at first.
 pub(super) struct Slab<T> {
     start: *mut T,
     len: usize,
-    _memory: Arc<Memory>,
+    _mapping: Arc<Mapping>,
     _of: PhantomData<T>,
 }
 
@@ -57,9 +57,9 @@ impl Arena {
             None => Region::new(size),
         };
         let region = current.insert(region);
-        let start = region.memory.start.wrapping_add(region.free.start).cast();
+        let start = region.mapping.start.wrapping_add(region.free.start).cast();
         region.free.start += size;
-        Slab { start, len, _memory: region.memory.clone(), _of: PhantomData }
+        Slab { start, len, _mapping: region.mapping.clone(), _of: PhantomData }
     }
 }
 
@@ -67,7 +67,7 @@ impl Region {
     fn new(least: usize) -> Self {
         let size = least.max(REGION).next_multiple_of(PAGE) + PAGE;
         let mut map = MmapMut::map_anon(size).unwrap_or_else(|error| {
-            panic!("no memory for weights: {size} bytes cannot be mapped: {error}; free some, or use int8")
+            panic!("no memory for weights: {size} bytes cannot be mapped ({error}); free some")
         });
         #[cfg(target_os = "linux")]
         if let Err(error) = map.advise(memmap2::Advice::HugePage) {
@@ -75,14 +75,14 @@ impl Region {
         }
         let start = map.as_mut_ptr();
         let first = start.align_offset(PAGE);
-        Self { memory: Arc::new(Memory { start, _map: map }), free: first..size }
+        Self { mapping: Arc::new(Mapping { start, _map: map }), free: first..size }
     }
 }
 
 impl<T: Number> Deref for Slab<T> {
     type Target = [T];
     fn deref(&self) -> &[T] {
-        // SAFETY: `len` values on a line within memory that lives as long as the slab, zero or written as T;
+        // SAFETY: `len` values on a line within a mapping that lives as long as the slab, zero or written as T;
         // no other slab has them.
         unsafe { std::slice::from_raw_parts(self.start, self.len) }
     }
@@ -102,7 +102,7 @@ mod tests {
     #[test]
     fn slabs_are_zero_on_lines_apart_and_outlive_their_arena() {
         let arena = Arena::default();
-        let sizes = [1, 0, 31, 4096, 100_000, REGION / 4 - 1, REGION, 5];
+        let sizes = [1, 0, 31, 4096, 100_000, REGION / 4 - 1, REGION / 4 + 1, 5];
         let mut slabs: Vec<Slab<f32>> = sizes.map(|len| arena.zeroed(len)).into();
         drop(arena);
         for (i, slab) in slabs.iter_mut().enumerate() {

@@ -76,10 +76,11 @@ impl Attention<'_> {
         let writer = to.stage(cpu, self.rows, for_product);
         let (kernels, transpose) = (cpu.kernels, transpose::of(cpu.isa));
         let Attention { heads, head: width, causal, .. } = *self;
+        let alone = cpu.pool.threads() == 1;
         cpu.pool.run(self.items * heads, |task| {
             let item = (self.item)(task / heads);
             let keys = item.keys + item.extra.is_some() as usize;
-            let task = Task { kernels, transpose, item, width, causal, head: task % heads, keys };
+            let task = Task { kernels, transpose, item, width, causal, head: task % heads, keys, alone };
             SCRATCH.with_borrow_mut(|scratch| attend(cpu.isa, &task, scratch, writer));
         });
         to.complete(cpu);
@@ -109,6 +110,8 @@ struct Task<'a> {
     head: usize,
     /// The extra one included.
     keys: usize,
+    /// Whether this thread does all heads, in order.
+    alone: bool,
 }
 
 impl<'a> Task<'a> {
@@ -131,7 +134,7 @@ impl<'a> Task<'a> {
     #[inline(always)]
     fn run<const FMA: bool, const NR: usize, const C: usize>(&self, scratch: &mut Scratch, to: Writer<'_>) {
         let Task { kernels, item, width, causal, head, keys, .. } = *self;
-        if head == 0 {
+        if head == 0 || !self.alone {
             (0..keys).for_each(|j| expect(self.key(j).as_ptr(), width));
             (0..keys).for_each(|j| expect(self.value(j).as_ptr(), width));
             (0..item.queries).for_each(|r| expect(item.q.head(r, head, width).as_ptr(), width));
@@ -189,12 +192,20 @@ impl<'a> Task<'a> {
         }
     }
 
+    /// The same row of the next head, if that is this thread's next task; a hint only.
+    #[inline(always)]
+    fn expect_next(&self, row: &[f32]) {
+        if self.alone {
+            expect(row.as_ptr().wrapping_add(row.len()), row.len());
+        }
+    }
+
     /// Lines of queries, row after row.
     #[inline(always)]
     fn pack_queries(&self, top: usize, height: usize, packed: &mut [[f32; LINE]]) {
         for r in 0..height {
             let from = self.item.q.head(top + r, self.head, self.width);
-            expect_next(from);
+            self.expect_next(from);
             let (lines, rest) = from.as_chunks::<LINE>();
             for (i, line) in lines.iter().enumerate() {
                 packed[i * height + r] = *line;
@@ -212,7 +223,7 @@ impl<'a> Task<'a> {
             let mut rows: [&[f32]; NR] = [&[]; NR];
             for (i, row) in rows.iter_mut().enumerate().take(self.keys - p * NR) {
                 *row = self.key(p * NR + i);
-                expect_next(row);
+                self.expect_next(row);
             }
             // SAFETY: NR rows of `width` values or none, and a panel of their size; the function is of a
             // detected instruction set.
@@ -225,7 +236,7 @@ impl<'a> Task<'a> {
     fn pack_values<const NR: usize>(&self, packed: &mut [f32]) {
         for j in 0..self.keys {
             let row = self.value(j);
-            expect_next(row);
+            self.expect_next(row);
             let (whole, rest) = row.as_chunks::<NR>();
             for (p, values) in whole.iter().enumerate() {
                 *first_mut::<NR, _>(&mut packed[(p * self.keys + j) * NR..]) = *values;
@@ -244,12 +255,6 @@ impl<'a> Task<'a> {
 #[inline(always)]
 fn expect(at: *const f32, width: usize) {
     (0..width).step_by(LINE).for_each(|i| prefetch::<false>(at.wrapping_add(i)));
-}
-
-/// The same row of the next head, most likely this thread's next task; a hint only.
-#[inline(always)]
-fn expect_next(row: &[f32]) {
-    expect(row.as_ptr().wrapping_add(row.len()), row.len());
 }
 
 /// exp(score − max) of row `r`'s first `visible` scores, 0 beyond, into the lines of `weights`; returns
@@ -300,7 +305,7 @@ static PAST: [f32; 2 * LINE] = {
     past
 };
 
-/// The scores from key `j` on, −∞ where they are past the visible ones. A sum with a part of a table:
+/// The scores from key `j` on, −∞ where they are past the visible ones, if they are finite. A sum with a part of a table:
 /// of comparisons the compiler makes one value at a time.
 #[inline(always)]
 fn visible_only<const C: usize>(scores: &[f32], j: usize, visible: usize) -> [f32; C] {

@@ -13,9 +13,9 @@ pub enum Activation {
 
 pub(super) enum Target<'a> {
     /// Row-major, rows so many values apart.
-    Rows(Shared<'a>, usize),
+    Rows((Shared<'a>, usize)),
     /// Added to what is there, rows so many values apart: the residual stream.
-    AddTo(Shared<'a>, usize),
+    AddTo((Shared<'a>, usize)),
     /// The left side of the next product.
     Lhs(Writer<'a>),
 }
@@ -60,7 +60,7 @@ impl Epilogue<'_> {
         (place.rows, place.width) = (rows, width);
         let spots = &mut place.spots[..rows];
         match &self.target {
-            Target::Rows(to, stride) | Target::AddTo(to, stride) => {
+            Target::Rows((to, stride)) | Target::AddTo((to, stride)) => {
                 for (r, spot) in spots.iter_mut().enumerate() {
                     *spot = Spot { at: to.run((first_row + r) * stride + first_col, width), step: LINE };
                 }
@@ -78,7 +78,8 @@ impl Epilogue<'_> {
     /// A tile's sums of a panel of NR columns, C at a time; C divides NR and the columns of a line.
     ///
     /// # Safety
-    /// No other task writes these columns of these rows, and what `place` was made of is still there.
+    /// [`Epilogue::find`] of this epilogue and NR filled `place`, and no other task writes these columns of
+    /// these rows.
     #[inline(always)]
     pub unsafe fn put<const FMA: bool, const NR: usize, const C: usize>(
         &self,

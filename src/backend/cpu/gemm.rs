@@ -45,7 +45,14 @@ impl Cpu {
     pub fn new(isa: Isa, threads: usize) -> Self {
         let pool = Pool::new(threads);
         let alone = (pool.threads() > 1).then(|| Box::new(Cpu::new(isa, 1)));
-        Self { isa, kernels: F32Kernels::of(isa), dots: DotKernels::of(isa), pool, arena: Arena::default(), alone }
+        Self {
+            isa,
+            kernels: F32Kernels::of(isa),
+            dots: DotKernels::of(isa),
+            pool,
+            arena: Arena::default(),
+            alone,
+        }
     }
 
     /// For operations inside a parallel task: they run on its own thread, in order.
@@ -86,13 +93,18 @@ pub fn gemm(cpu: &Cpu, lhs: &Lhs, rhs: &Linear, activation: Activation, out: Out
 }
 
 /// As [`gemm`]; columns before `first` may be left as they are.
-pub fn gemm_from(cpu: &Cpu, lhs: &Lhs, rhs: &Linear, first: usize, activation: Activation, out: Out<'_>) {
+pub fn gemm_from<'a>(cpu: &Cpu, lhs: &Lhs, rhs: &Linear, first: usize, activation: Activation, out: Out<'a>) {
     assert!(lhs.k == rhs.ins && lhs.format == rhs.format);
     let mut next = None;
+    // Rows apart and all there: tasks write to them side by side.
+    let checked = |rows: &'a mut [f32], stride: usize| {
+        assert!(stride >= rhs.outs && rows.len() + stride >= lhs.rows * stride + rhs.outs);
+        (Shared::new(rows), stride)
+    };
     let target = match out {
-        Out::Rows(rows) => Target::Rows(Shared::new(rows), rhs.outs),
-        Out::Spaced(rows, stride) => Target::Rows(Shared::new(rows), stride),
-        Out::AddTo(rows) => Target::AddTo(Shared::new(rows), rhs.outs),
+        Out::Rows(rows) => Target::Rows(checked(rows, rhs.outs)),
+        Out::Spaced(rows, stride) => Target::Rows(checked(rows, stride)),
+        Out::AddTo(rows) => Target::AddTo(checked(rows, rhs.outs)),
         Out::Lhs(to, for_product) => {
             assert_eq!(rhs.outs, for_product.ins);
             Target::Lhs(next.insert(to).stage(cpu, lhs.rows, for_product))
@@ -359,6 +371,14 @@ mod tests {
                 gemm_from(&cpu, &lhs, &linear, split, Activation::None, Out::Rows(&mut some));
                 for (some, all) in some.chunks(outs).zip(out.chunks(outs)) {
                     assert_eq!(some[split..], all[split..], "{what}");
+                }
+
+                // Rows apart, with what lies between them left alone.
+                let mut apart = vec![f32::NAN; rows * (outs + 5)];
+                gemm(&cpu, &lhs, &linear, Activation::None, Out::Spaced(&mut apart, outs + 5));
+                for (apart, all) in apart.chunks(outs + 5).zip(out.chunks(outs)) {
+                    assert_eq!(apart[..outs], *all, "{what}");
+                    assert!(apart[outs..].iter().all(|v| v.is_nan()), "{what}");
                 }
 
                 // Through the lines of a next product, with the activation between.

@@ -21,7 +21,7 @@ pub struct Ahead {
     /// So many cache lines from here on with every line of A's rows.
     pub at: *const u8,
     pub lines: usize,
-    /// Where so many rows of the tile go, one with every line of A's rows.
+    /// Where so many rows of the tile go, one with every line of A's rows, as far as there are lines.
     pub spots: *const Spot,
     pub rows: usize,
 }

@@ -236,6 +236,7 @@ impl<'a> Writer<'a> {
     /// [`Writer::row`].
     #[inline(always)]
     pub fn spot(&self, at: (usize, usize), col: usize, width: usize) -> Spot {
+        debug_assert!(col.is_multiple_of(LINE) || col % LINE + width <= LINE);
         let (first, last) = (at.0 + col / LINE * at.1 + col % LINE, width - 1);
         Spot { at: self.values.run(first, last / LINE * at.1 + last % LINE + 1), step: at.1 }
     }

@@ -89,10 +89,15 @@ impl Vision {
         (self.tokens, self.width)
     }
 
+    /// Values of a frame's q, k and v.
+    fn projected(&self) -> usize {
+        self.tokens * row_stride(3 * self.width)
+    }
+
     /// Whether this is the state that [`Vision::prepare`] of this checkpoint makes.
     pub fn owns(&self, frame: &Frame) -> bool {
         let size = self.tokens * self.width;
-        frame.rows.len() == size && frame.qkv.len() == if self.rest.is_empty() { 0 } else { self.tokens * row_stride(3 * self.width) }
+        frame.rows.len() == size && frame.qkv.len() == if self.rest.is_empty() { 0 } else { self.projected() }
     }
 
     /// Frames [S, S, 3] → each frame's exactly frame-only state.
@@ -127,7 +132,7 @@ impl Vision {
                 let state = unsafe { &mut to.part(i, 1)[0] };
                 state.rows = rows.to_vec();
                 if let Some(block) = next {
-                    block.project(cpu, &mut scratch.lhs, rows, state.qkv.fit(self.tokens * row_stride(3 * self.width)));
+                    block.project(cpu, &mut scratch.lhs, rows, state.qkv.fit(self.projected()));
                 }
             }
         };
@@ -242,14 +247,13 @@ fn constant_message(
     class: &[f32],
 ) -> Result<Vec<f32>, BackendError> {
     let width = class.len();
-    // Once, at load: nothing to gain from int8.
-    let format = std::mem::replace(&mut loader.format, Format::F32);
+    // Once, at load: nothing to gain from int8. Weights of its own, which go when it is done.
+    let cpu = &Cpu::new(loader.cpu.isa, loader.cpu.pool.threads());
+    let loader = &mut Loader { cpu, source: loader.source, format: Format::F32 };
     let fc = loader.linear(&format!("{layer}.message_fc"), width, width, true)?;
     let norm = loader.norm(&format!("{layer}.message_ln"), width)?;
     let value = loader.linear(&format!("{layer}.message_attn.v_proj"), width, width, true)?;
     let out = loader.linear(&format!("{layer}.message_attn.out_proj"), width, width, true)?;
-    loader.format = format;
-    let cpu = loader.cpu;
     let (mut lhs, mut message, mut values) = (Lhs::default(), vec![0.0; width], vec![0.0; width]);
     lhs.copy_from(cpu, 1, class, width, &fc);
     gemm(cpu, &lhs, &fc, Activation::None, Out::Rows(&mut message));

@@ -1,13 +1,13 @@
 //! The CUDA backend: the whole model in f16 on an NVIDIA GPU, Ampere or newer.
 //!
-//! Built without CUDA; driver and cuBLASLt are opened at run time (`library`), after which [`probe`] tells
-//! in one message what is missing. Weights are uploaded once; buffers are allocated once; a picture is uploaded
-//! once, by the thread that has it, and reduced to patch rows (`reduce`, `arrivals`); a frame is prepared once (`prepare`),
-//! and its state stays on the device (`ring`). A batch is one graph launch for `encode` and
-//! one for `compare`, captured per size (`graphs`): products by cuBLASLt (`product`), all else by the
-//! kernels of kernels/ (`kernels`), which also do the layers of a few rows in one launch each. Messages run
-//! on a second stream inside the graph (`vision`). Large batches pass the blocks in parts whose rows stay in
-//! the L2 cache (`shape`).
+//! Built without CUDA; driver and cuBLASLt are opened at run time (`library`), after which [`probe`]
+//! tells in one message what is missing. Weights are uploaded once; buffers are allocated once; a picture
+//! is uploaded once, by the thread that has it, and reduced to patch rows (`reduce`, `arrivals`); a frame
+//! is prepared once (`prepare`), and its state stays on the device (`ring`). A batch is one graph launch
+//! for `encode` and one for `compare`, captured per size (`graphs`): products by cuBLASLt (`product`),
+//! all else by the kernels of kernels/ (`kernels`), which also do the layers of a few rows in one launch
+//! each. Messages run on a second stream inside the graph (`vision`). Large batches pass the blocks in
+//! parts whose rows stay in the L2 cache (`shape`).
 //!
 //! What is one launch and what is not:
 //! - A product adds its bias (cuBLASLt's epilogue) and, where it ends a residual branch, what its output holds already
