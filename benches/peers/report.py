@@ -4,6 +4,7 @@ import importlib.metadata
 import json
 import platform
 import statistics
+import subprocess
 import time
 from pathlib import Path
 
@@ -25,10 +26,19 @@ def machine():
     return f"{cpu} ({flags})" if flags else cpu
 
 
+def commit():
+    """Of the sources beside this file, where git knows them."""
+    asked = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"]
+    try:
+        return subprocess.run(asked, check=True, capture_output=True, text=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown sources"
+
+
 def stamp(threads):
     versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in PACKAGES)
     return {"machine": machine(), "threads": threads, "date": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
-            "versions": f"Python {platform.python_version()}, {versions}"}
+            "versions": f"xclip {commit()}, Python {platform.python_version()}, {versions}"}
 
 
 def of(results, name):
@@ -50,11 +60,12 @@ def quotient(above, below):
 
 def windows(name, part):
     results = part["results"]
-    best = min(statistics.median(r["times"]["window"]) for r in results if r["name"] in F32_PEERS)
+    peers = [statistics.median(r["times"]["window"]) for r in results if r["name"] in F32_PEERS]
     rows = []
     for r in sorted(results, key=lambda r: statistics.median(r["times"]["window"])):
         own = statistics.median(r["times"]["window"])
-        rows.append([r["name"], spread(r["times"]["window"]), f"{own / best:.2f}", spread(r["times"]["text"], 1),
+        share = f"{own / min(peers):.2f}" if peers else "–"
+        rows.append([r["name"], spread(r["times"]["window"]), share, spread(r["times"]["text"], 1),
                      f"{r['logit_error']:.1e}", r["backend"]])
     heads = ["", "window, ms", "÷ best f32 peer", "ten labels, ms", "max abs logit difference", ""]
     rounds = len(results[0]["times"]["window"])
@@ -192,12 +203,13 @@ def gaps(parts):
     missing = [name for name in wanted if name not in parts]
     if missing:
         return "not measured: " + ", ".join(missing)
-    def stamp(part):
+
+    def where(part):
         return part["machine"], part["threads"], part["versions"]
 
-    other = [name for name in wanted if stamp(parts[name]) != stamp(parts[wanted[0]])]
+    other = [name for name in wanted if where(parts[name]) != where(parts[wanted[0]])]
     if other:
-        return f"of another machine, number of threads or versions than {wanted[0]}: " + ", ".join(other)
+        return f"of another machine, number of threads, sources or versions than {wanted[0]}: " + ", ".join(other)
     return None
 
 
