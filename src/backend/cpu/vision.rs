@@ -248,7 +248,7 @@ fn constant_message(
 ) -> Result<Vec<f32>, BackendError> {
     let width = class.len();
     // Once, at load: nothing to gain from int8. Weights of its own, which go when it is done.
-    let cpu = &Cpu::new(loader.cpu.isa, loader.cpu.pool.threads());
+    let cpu = &Cpu::new(loader.cpu.isa, 1);
     let loader = &mut Loader { cpu, source: loader.source, format: Format::F32 };
     let fc = loader.linear(&format!("{layer}.message_fc"), width, width, true)?;
     let norm = loader.norm(&format!("{layer}.message_ln"), width)?;
