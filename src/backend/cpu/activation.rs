@@ -26,6 +26,38 @@ pub(super) fn exp<const FMA: bool>(x: f32) -> f32 {
 /// Adding 1.5·2^23 rounds to an integer, which is then in the low bits.
 const ROUND: f32 = 12_582_912.0;
 
+/// 2^(x·rate − n) for one rate and one n, the least whole number that leaves no result above 1; within 8e-5
+/// of it: what becomes 16 bits needs no more. Results below 2^-120 are about that.
+///
+/// As in [`quick_gelu`]; the polynomial has the least largest relative error.
+#[derive(Clone, Copy)]
+pub(super) struct Power {
+    rate: f32,
+    round: f32,
+    least: f32,
+}
+
+impl Power {
+    /// `largest`: of all x. `rate`: so small that no x·rate is beyond 2^22, but not 0.
+    #[inline(always)]
+    pub fn new(rate: f32, largest: f32) -> Self {
+        let largest = largest * rate;
+        Self { rate, round: ROUND - largest.ceil(), least: (largest - 120.0) / rate }
+    }
+
+    #[inline(always)]
+    pub fn of<const FMA: bool>(&self, x: f32) -> f32 {
+        let x = if x > self.least { x } else { self.least };
+        let shifted = mul_add::<FMA>(x, self.rate, self.round);
+        let f = mul_add::<FMA>(x, self.rate, self.round - shifted);
+        let mut p = 5.517_167e-2;
+        for c in [2.426_111_3e-1, 6.932_61e-1, 9.999_28e-1] {
+            p = mul_add::<FMA>(p, f, c);
+        }
+        f32::from_bits(p.to_bits().wrapping_add(shifted.to_bits() << 23))
+    }
+}
+
 /// x·sigmoid(1.702·x), the activation of every MLP of the model; within 4e-7·|x|.
 ///
 /// x/(1 + 2^t) with t = −1.702·log2(e)·x, and 2^t = 2^n·2^f with n = round(t) and |f| ≤ ½. The
@@ -91,6 +123,37 @@ mod tests {
             let mut extremes = [f32::NEG_INFINITY, -1e30, -88.0, -0.0, 0.0];
             exp_all(isa, &mut extremes);
             assert_eq!(extremes, [0.0, 0.0, 0.0, 1.0, 1.0], "{}", isa.name());
+        }
+    }
+
+    per_isa! { fn power_all(values: &mut [f32], power: Power) = power_all_body }
+    #[inline(always)]
+    fn power_all_body<const FMA: bool>(values: &mut [f32], power: Power) {
+        values.iter_mut().for_each(|v| *v = power.of::<FMA>(*v));
+    }
+
+    #[test]
+    fn powers_are_within_their_bound_and_at_most_one() {
+        for (rate, largest) in
+            [(1.0, 0.0), (0.125, 900.1), (2.3e-3, -1e6), (1e-30, 1e9), (1.0 / 256.0, 1.07e9)]
+        {
+            let inputs: Vec<f32> = (0..400_000).map(|i| largest - i as f32 * 2.9e-4 / rate).collect();
+            let whole = (largest as f64 * rate as f64).ceil();
+            for isa in Isa::available() {
+                let mut values = inputs.clone();
+                power_all(isa, &mut values, Power::new(rate, largest));
+                assert!(values[0] > 0.499 && values[0] < 1.0001, "{}: {rate} {largest}", isa.name());
+                for (x, y) in inputs.iter().zip(&values) {
+                    // Without a fused multiply-add, the product's own rounding too.
+                    let (product, fused) = (*x as f64 * rate as f64, isa.name() != "portable");
+                    let bound = 8e-5 + if fused { 0.0 } else { product.abs() * 6e-8 };
+                    let exact = (product - whole).exp2();
+                    assert!((*y as f64 - exact).abs() < bound * exact, "{}: {rate}·{x}: {y}", isa.name());
+                }
+                let mut far = [f32::NEG_INFINITY, largest - 1e4 / rate];
+                power_all(isa, &mut far, Power::new(rate, largest));
+                assert!(far.iter().all(|y| *y > 0.0 && *y < 1e-35), "{}: {far:?}", isa.name());
+            }
         }
     }
 

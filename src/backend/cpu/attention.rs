@@ -6,14 +6,15 @@
 
 use std::cell::RefCell;
 
-use super::activation::exp;
-use super::buffer::{Buffer, LINE, first, first_mut, prefetch};
+use super::buffer::{LINE, prefetch};
 use super::gemm::Cpu;
-use super::isa::{per_isa, reduce};
-use super::kernel::{Ahead, F32Kernels, MAX_ROWS, Tile};
-use super::lhs::{Lhs, Tiles, Writer};
-use super::linear::Linear;
+use super::isa::per_isa;
+use super::kernel::{F32Kernels, Tile};
+use super::kernel_i16::PairKernels;
+use super::lhs::{Lhs, Writer};
+use super::linear::{Format, Linear};
 use super::transpose::{self, Transpose};
+use super::{attention_f32, attention_i16};
 
 /// Rows `stride` values apart; head h of a row is at h·hd.
 #[derive(Clone, Copy)]
@@ -24,7 +25,7 @@ pub struct Rows<'a> {
 
 impl<'a> Rows<'a> {
     #[inline(always)]
-    fn head(&self, row: usize, head: usize, width: usize) -> &'a [f32] {
+    pub(super) fn head(&self, row: usize, head: usize, width: usize) -> &'a [f32] {
         &self.values[row * self.stride + head * width..][..width]
     }
 }
@@ -57,66 +58,81 @@ pub struct Attention<'a> {
     pub causal: bool,
 }
 
-#[derive(Default)]
-struct Scratch {
-    keys: Buffer,
-    values: Buffer,
-    query: Buffer,
-    scores: Buffer,
-    weights: Buffer,
-}
-
 thread_local! {
-    static SCRATCH: RefCell<Scratch> = RefCell::default();
+    static SCRATCH_F32: RefCell<attention_f32::Scratch> = RefCell::default();
+    static SCRATCH_I16: RefCell<attention_i16::Scratch> = RefCell::default();
 }
 
 impl Attention<'_> {
-    /// Writes every query's result as a row of the next product's left side.
+    /// Writes every query's result as a row of the next product's left side. Where that takes bytes,
+    /// attention itself works on 16-bit numbers; a causal one does not, so that no row depends on later ones.
     pub(super) fn run(&self, cpu: &Cpu, to: &mut Lhs, for_product: &Linear) {
         let writer = to.stage(cpu, self.rows, for_product);
-        let (kernels, transpose) = (cpu.kernels, transpose::of(cpu.isa));
+        let (kernels, pairs, transpose) = (cpu.kernels, cpu.pairs, transpose::of(cpu.isa));
+        let in_pairs = for_product.format == Format::Int8 && !self.causal;
         let Attention { heads, head: width, causal, .. } = *self;
         let alone = cpu.pool.threads() == 1;
         cpu.pool.run(self.items * heads, |task| {
             let item = (self.item)(task / heads);
             let keys = item.keys + item.extra.is_some() as usize;
-            let task = Task { kernels, transpose, item, width, causal, head: task % heads, keys, alone };
-            SCRATCH.with_borrow_mut(|scratch| attend(cpu.isa, &task, scratch, writer));
+            let head = task % heads;
+            let task = Task { kernels, pairs, transpose, item, width, causal, head, keys, alone };
+            if in_pairs {
+                SCRATCH_I16.with_borrow_mut(|scratch| attend_i16(cpu.isa, &task, scratch, writer));
+            } else {
+                SCRATCH_F32.with_borrow_mut(|scratch| attend_f32(cpu.isa, &task, scratch, writer));
+            }
         });
         to.complete(cpu);
     }
 }
 
 per_isa! {
-    fn attend(task: &Task<'_>, scratch: &mut Scratch, to: Writer<'_>) = attend_body
+    fn attend_f32(task: &Task<'_>, scratch: &mut attention_f32::Scratch, to: Writer<'_>) = attend_f32_body
 }
 
+per_isa! {
+    fn attend_i16(task: &Task<'_>, scratch: &mut attention_i16::Scratch, to: Writer<'_>) = attend_i16_body
+}
+
+// Panels have NR columns, loops take C at a time.
+
 #[inline(always)]
-fn attend_body<const FMA: bool>(task: &Task<'_>, scratch: &mut Scratch, to: Writer<'_>) {
+fn attend_f32_body<const FMA: bool>(task: &Task<'_>, scratch: &mut attention_f32::Scratch, to: Writer<'_>) {
     match task.kernels.cols {
-        32 => task.run::<FMA, 32, 16>(scratch, to),
-        16 => task.run::<FMA, 16, 16>(scratch, to),
-        _ => task.run::<FMA, 8, 8>(scratch, to),
+        32 => task.run_f32::<FMA, 32, 16>(scratch, to),
+        16 => task.run_f32::<FMA, 16, 16>(scratch, to),
+        _ => task.run_f32::<FMA, 8, 8>(scratch, to),
     }
 }
 
-/// One head of one item. Panels have NR columns, loops take C at a time.
-struct Task<'a> {
-    kernels: F32Kernels,
-    transpose: Transpose,
-    item: Item<'a>,
-    width: usize,
-    causal: bool,
-    head: usize,
+#[inline(always)]
+fn attend_i16_body<const FMA: bool>(task: &Task<'_>, scratch: &mut attention_i16::Scratch, to: Writer<'_>) {
+    match task.pairs.cols {
+        32 => task.run_i16::<FMA, 32, 16>(scratch, to),
+        16 => task.run_i16::<FMA, 16, 16>(scratch, to),
+        _ => task.run_i16::<FMA, 8, 8>(scratch, to),
+    }
+}
+
+/// One head of one item.
+pub(super) struct Task<'a> {
+    pub kernels: F32Kernels,
+    pub pairs: PairKernels,
+    pub transpose: Transpose,
+    pub item: Item<'a>,
+    pub width: usize,
+    pub causal: bool,
+    pub head: usize,
     /// The extra one included.
-    keys: usize,
+    pub keys: usize,
     /// Whether this thread does all heads, in order.
     alone: bool,
 }
 
 impl<'a> Task<'a> {
     #[inline(always)]
-    fn key(&self, j: usize) -> &'a [f32] {
+    pub fn key(&self, j: usize) -> &'a [f32] {
         match self.item.extra {
             Some((row, _)) if j == self.item.keys => &row[self.head * self.width..][..self.width],
             _ => self.item.k.head(j, self.head, self.width),
@@ -124,128 +140,29 @@ impl<'a> Task<'a> {
     }
 
     #[inline(always)]
-    fn value(&self, j: usize) -> &'a [f32] {
+    pub fn value(&self, j: usize) -> &'a [f32] {
         match self.item.extra {
             Some((_, row)) if j == self.item.keys => &row[self.head * self.width..][..self.width],
             _ => self.item.v.head(j, self.head, self.width),
         }
     }
 
+    /// All rows, unless this thread's last task asked for them; a hint only.
     #[inline(always)]
-    fn run<const FMA: bool, const NR: usize, const C: usize>(&self, scratch: &mut Scratch, to: Writer<'_>) {
-        let Task { kernels, item, width, causal, head, keys, .. } = *self;
+    pub fn expect_first(&self) {
+        let Task { item, width, head, keys, .. } = *self;
         if head == 0 || !self.alone {
             (0..keys).for_each(|j| expect(self.key(j).as_ptr(), width));
             (0..keys).for_each(|j| expect(self.value(j).as_ptr(), width));
             (0..item.queries).for_each(|r| expect(item.q.head(r, head, width).as_ptr(), width));
         }
-        let Scratch { keys: packed_keys, values: packed_values, query, scores, weights } = scratch;
-        let packed_keys = packed_keys.fit(keys.div_ceil(NR) * width * NR);
-        self.pack_keys::<NR>(packed_keys);
-        let packed_values = packed_values.fit(width.div_ceil(NR) * keys * NR);
-        self.pack_values::<NR>(packed_values);
-        let mut tile = Tile::new();
-        let tiles = Tiles::new(item.queries, kernels.rows());
-        for (top, height) in (0..tiles.count).map(|index| tiles.at(index)) {
-            let kernel = kernels.for_rows(height);
-            let mut places = [(0, 0); MAX_ROWS];
-            to.rows(item.first + top, &mut places[..height]);
-            let query = query.fit(width.div_ceil(LINE) * height * LINE);
-            self.pack_queries(top, height, query.as_chunks_mut().0);
-            // A causal tile sees no key past its last row.
-            let seen = if causal { keys.min(top + height) } else { keys };
-            let scores = scores.fit(seen.div_ceil(NR) * height * NR);
-            for (keys, scores) in
-                packed_keys.chunks_exact(width * NR).zip(scores.chunks_exact_mut(height * NR))
-            {
-                // SAFETY: `query` has the lines of `height` rows, the panel width·NR values, the scores of
-                // this panel height·NR; NR·R·4 bytes keep every part on a cache line or the kernel's vector.
-                unsafe {
-                    kernel(width, query.as_ptr(), keys.as_ptr(), scores.as_mut_ptr(), false, Ahead::NOTHING)
-                }
-            }
-            let weights = weights.fit(seen.next_multiple_of(NR).div_ceil(LINE) * height * LINE);
-            let mut scale = [0f32; MAX_ROWS];
-            for (r, scale) in scale.iter_mut().enumerate().take(height) {
-                let visible = if causal { keys.min(top + r + 1) } else { keys };
-                let (scores, weights) = (scores.as_chunks().0, weights.as_chunks_mut().0);
-                *scale = softmax_row::<FMA, NR, C>(scores, r, height, visible, weights);
-                to.expect(places[r], head * width, width);
-            }
-            for (p, values) in packed_values.chunks_exact(keys * NR).enumerate() {
-                // SAFETY: `weights` has the lines of `seen` columns of `height` rows, the panel keys·NR
-                // values, and the tile the largest R·NR.
-                unsafe {
-                    kernel(
-                        seen,
-                        weights.as_ptr(),
-                        values.as_ptr(),
-                        tile.0.as_mut_ptr(),
-                        false,
-                        Ahead::NOTHING,
-                    )
-                }
-                let (first, columns) = (head * width + p * NR, NR.min(width - p * NR));
-                // SAFETY: these rows × this head's columns belong to this task alone.
-                unsafe { put::<NR, C>(&tile, &scale[..height], &places, first, columns, to) }
-            }
-        }
     }
 
     /// The same row of the next head, if that is this thread's next task; a hint only.
     #[inline(always)]
-    fn expect_next(&self, row: &[f32]) {
+    pub fn expect_next(&self, row: &[f32]) {
         if self.alone {
             expect(row.as_ptr().wrapping_add(row.len()), row.len());
-        }
-    }
-
-    /// Lines of queries, row after row.
-    #[inline(always)]
-    fn pack_queries(&self, top: usize, height: usize, packed: &mut [[f32; LINE]]) {
-        for r in 0..height {
-            let from = self.item.q.head(top + r, self.head, self.width);
-            self.expect_next(from);
-            let (lines, rest) = from.as_chunks::<LINE>();
-            for (i, line) in lines.iter().enumerate() {
-                packed[i * height + r] = *line;
-            }
-            if !rest.is_empty() {
-                packed[lines.len() * height + r][..rest.len()].copy_from_slice(rest);
-            }
-        }
-    }
-
-    /// Panels width×NR with a key per column.
-    #[inline(always)]
-    fn pack_keys<const NR: usize>(&self, packed: &mut [f32]) {
-        for (p, panel) in packed.chunks_exact_mut(self.width * NR).enumerate() {
-            let mut rows: [&[f32]; NR] = [&[]; NR];
-            for (i, row) in rows.iter_mut().enumerate().take(self.keys - p * NR) {
-                *row = self.key(p * NR + i);
-                self.expect_next(row);
-            }
-            // SAFETY: NR rows of `width` values or none, and a panel of their size; the function is of a
-            // detected instruction set.
-            unsafe { (self.transpose)(&rows, self.width, panel.as_mut_ptr()) }
-        }
-    }
-
-    /// Panels keys×NR with a channel per column.
-    #[inline(always)]
-    fn pack_values<const NR: usize>(&self, packed: &mut [f32]) {
-        for j in 0..self.keys {
-            let row = self.value(j);
-            self.expect_next(row);
-            let (whole, rest) = row.as_chunks::<NR>();
-            for (p, values) in whole.iter().enumerate() {
-                *first_mut::<NR, _>(&mut packed[(p * self.keys + j) * NR..]) = *values;
-            }
-            if !rest.is_empty() {
-                let to = first_mut::<NR, _>(&mut packed[(whole.len() * self.keys + j) * NR..]);
-                to[..rest.len()].copy_from_slice(rest);
-                to[rest.len()..].fill(0.0);
-            }
         }
     }
 }
@@ -257,68 +174,32 @@ fn expect(at: *const f32, width: usize) {
     (0..width).step_by(LINE).for_each(|i| prefetch::<false>(at.wrapping_add(i)));
 }
 
-/// exp(score − max) of row `r`'s first `visible` scores, 0 beyond, into the lines of `weights`; returns
-/// 1/Σ. `scores`: panels of `height` rows, no column of them left out.
-#[inline(always)]
-fn softmax_row<const FMA: bool, const NR: usize, const C: usize>(
-    scores: &[[f32; NR]],
-    r: usize,
-    height: usize,
-    visible: usize,
-    weights: &mut [[f32; LINE]],
-) -> f32 {
-    let rows = || scores[r..].iter().step_by(height).enumerate();
-    let mut max = [f32::NEG_INFINITY; C];
-    for (p, row) in rows() {
-        for c in (0..NR).step_by(C) {
-            let scores = visible_only::<C>(&row[c..], p * NR + c, visible);
-            for i in 0..C {
-                max[i] = if scores[i] > max[i] { scores[i] } else { max[i] };
-            }
-        }
-    }
-    let max = reduce(max, |a, b| if b > a { b } else { a });
-    let mut sums = [0f32; C];
-    for (p, row) in rows() {
-        for c in (0..NR).step_by(C) {
-            let j = p * NR + c;
-            // Plain loops: closures of `map` may be compiled without the instruction set.
-            let mut exps = visible_only::<C>(&row[c..], j, visible);
-            for i in 0..C {
-                exps[i] = exp::<FMA>(exps[i] - max);
-                sums[i] += exps[i];
-            }
-            *first_mut(&mut weights[j / LINE * height + r][j % LINE..]) = exps;
-        }
-    }
-    1.0 / reduce(sums, |a, b| a + b)
+/// What a tile holds.
+pub(super) trait Sum: Copy {
+    fn to_f32(self) -> f32;
 }
 
-/// What follows the last visible score.
-static PAST: [f32; 2 * LINE] = {
-    let mut past = [0.0; 2 * LINE];
-    let mut i = LINE;
-    while i < past.len() {
-        past[i] = f32::NEG_INFINITY;
-        i += 1;
+impl Sum for f32 {
+    #[inline(always)]
+    fn to_f32(self) -> f32 {
+        self
     }
-    past
-};
+}
 
-/// The scores from key `j` on, −∞ where they are past the visible ones, if they are finite. A sum with a part of a table:
-/// of comparisons the compiler makes one value at a time.
+impl Sum for i32 {
+    #[inline(always)]
+    fn to_f32(self) -> f32 {
+        self as f32
+    }
+}
+
 #[inline(always)]
-fn visible_only<const C: usize>(scores: &[f32], j: usize, visible: usize) -> [f32; C] {
-    let mut scores = *first::<C, _>(scores);
-    if j + C <= visible {
-        return scores;
-    }
-    let left = visible.saturating_sub(j);
-    let past = first::<C, _>(&PAST[LINE - left..]);
+fn times<const C: usize>(sums: &[impl Sum; C], scale: f32) -> [f32; C] {
+    let mut values = [0f32; C];
     for i in 0..C {
-        scores[i] += past[i];
+        values[i] = sums[i].to_f32() * scale;
     }
-    scores
+    values
 }
 
 /// Rows of a tile times their scales, to columns `first..first + columns`.
@@ -326,8 +207,8 @@ fn visible_only<const C: usize>(scores: &[f32], j: usize, visible: usize) -> [f3
 /// # Safety
 /// No other task writes these columns of these rows.
 #[inline(always)]
-unsafe fn put<const NR: usize, const C: usize>(
-    tile: &Tile<f32>,
+pub(super) unsafe fn put<const NR: usize, const C: usize>(
+    tile: &Tile<impl Sum>,
     scales: &[f32],
     places: &[(usize, usize)],
     first: usize,
@@ -339,10 +220,7 @@ unsafe fn put<const NR: usize, const C: usize>(
         for ((row, scale), place) in rows {
             let spot = to.spot(*place, first, NR);
             for (i, part) in row.as_chunks::<C>().0.iter().enumerate() {
-                let mut part = *part;
-                for value in &mut part {
-                    *value *= scale;
-                }
+                let part = times::<C>(part, *scale);
                 // SAFETY: the caller's promise; C columns of the spot's NR are in one line.
                 unsafe { *spot.column(i * C).cast() = part }
             }
@@ -350,8 +228,7 @@ unsafe fn put<const NR: usize, const C: usize>(
         return;
     }
     for ((row, scale), place) in rows {
-        let mut row = *row;
-        row.iter_mut().for_each(|value| *value *= scale);
+        let row = times::<NR>(row, *scale);
         // SAFETY: the caller's promise.
         unsafe { to.put(*place, first, &row[..columns]) }
     }
@@ -360,6 +237,7 @@ unsafe fn put<const NR: usize, const C: usize>(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::backend::cpu::buffer::row_stride;
     use crate::backend::cpu::gemm::{Activation, Out, gemm};
     use crate::backend::cpu::isa::Isa;
     use crate::backend::cpu::linear::Format;
@@ -415,6 +293,10 @@ mod tests {
         attention.run(&cpu, &mut lhs, &same);
         let mut ours = vec![0.0; queries * d];
         gemm(&cpu, &lhs, &same, Activation::None, Out::Rows(&mut ours));
+        // What is about to become bytes, of 16-bit numbers unless it is causal.
+        attention.run(&cpu, &mut lhs, &Linear::new(&cpu, d, d, Format::Int8));
+        let staged = |row: usize, c: usize| lhs.values[row * row_stride(d) + c];
+        let largest = v.iter().chain(&ev).fold(0f32, |m, v| m.max(v.abs())) as f64;
         for (first_key, item) in &items {
             for h in 0..heads {
                 for i in 0..item.queries {
@@ -448,6 +330,12 @@ mod tests {
                             isa.name(),
                             ours[row + c]
                         );
+                        let (coarse, bound) = (staged(item.first + i, h * head + c) as f64, 2e-3 * largest);
+                        assert!(
+                            (coarse - exact).abs() < if causal { 3e-6 * gain as f64 } else { bound },
+                            "{} {lengths:?} {heads}x{head} row {i}: {coarse} of 16 bits against {exact}",
+                            isa.name(),
+                        );
                     }
                 }
             }
@@ -471,6 +359,24 @@ mod tests {
         for isa in Isa::available() {
             check(isa, &[(9, 40)], 1, 64, false, false, 30.0);
             check(isa, &[(20, 20)], 1, 64, true, false, 30.0);
+        }
+    }
+
+    #[test]
+    fn what_is_no_number_stays_none() {
+        let (rows, d) = (20, 40);
+        for isa in Isa::available() {
+            let (cpu, mut lhs) = (Cpu::new(isa, 1), Lhs::default());
+            for (part, bad) in [(0, f32::NAN), (1, f32::INFINITY), (2, f32::NEG_INFINITY)] {
+                let mut qkv = vec![0.5; rows * 3 * d];
+                qkv[17 * 3 * d + part * d + 21] = bad;
+                let part = |p: usize| Rows { values: &qkv[p * d..], stride: 3 * d };
+                let (q, k, v) = (part(0), part(1), part(2));
+                let item = |_| Item { q, k, v, queries: rows, keys: rows, extra: None, first: 0 };
+                let attention = Attention { item: &item, items: 1, rows, heads: 1, head: d, causal: false };
+                attention.run(&cpu, &mut lhs, &Linear::new(&cpu, d, d, Format::Int8));
+                assert!(lhs.scales[17].scale.is_nan(), "{}: {bad} became a number", isa.name());
+            }
         }
     }
 }

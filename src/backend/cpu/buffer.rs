@@ -155,6 +155,20 @@ pub(super) fn prefetch<const NEAR: bool>(at: *const impl Sized) {
     let _ = at;
 }
 
+/// Up to N values of `row` from `at` on, zeros beyond.
+#[inline(always)]
+pub(super) fn part<const N: usize>(row: &[f32], at: usize) -> [f32; N] {
+    let rest = row.get(at..).unwrap_or(&[]);
+    match rest.first_chunk() {
+        Some(whole) => *whole,
+        None => {
+            let mut some = [0.0; N];
+            some[..rest.len()].copy_from_slice(rest);
+            some
+        }
+    }
+}
+
 /// As [`first`], to write to: assigning an array is a vector store, `copy_from_slice` may be a call.
 #[inline(always)]
 pub(super) fn first_mut<const C: usize, T>(values: &mut [T]) -> &mut [T; C] {

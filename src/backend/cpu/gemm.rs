@@ -13,6 +13,7 @@ use super::epilogue::{Epilogue, Place, Target};
 use super::isa::{Isa, per_isa};
 use super::kernel::{Ahead, F32Kernels, Tile};
 use super::kernel_i8::DotKernels;
+use super::kernel_i16::PairKernels;
 use super::lhs::Lhs;
 use super::linear::{Bytes, Format, Linear, Panels};
 use super::pool::Pool;
@@ -34,6 +35,7 @@ pub struct Cpu {
     pub isa: Isa,
     pub kernels: F32Kernels,
     pub dots: DotKernels,
+    pub pairs: PairKernels,
     pub pool: Pool,
     /// Where weights are packed.
     pub(super) arena: Arena,
@@ -49,6 +51,7 @@ impl Cpu {
             isa,
             kernels: F32Kernels::of(isa),
             dots: DotKernels::of(isa),
+            pairs: PairKernels::of(isa),
             pool,
             arena: Arena::default(),
             alone,

@@ -46,9 +46,11 @@ impl DotKernels {
 }
 
 /// Stamps a kernel generic over R out of vector operations; `$w` vectors of `$lanes` sums make a panel
-/// row; `$dot(sums, a, b)` adds four products to every lane.
+/// row; `$dot(sums, a, b)` adds to every lane the products of its four bytes (or two 16-bit halves, see
+/// `kernel_i16`).
+#[cfg(target_arch = "x86_64")]
 macro_rules! dot_kernel {
-    ($feature:literal, $lanes:literal, $w:literal, $zero:expr, $load:ident, $store:ident, $set1:ident, $add:ident, $dot:ident) => {
+    ($feature:literal, $lanes:literal, $w:literal, $zero:expr, $load:ident, $store:ident, $set1:ident, $dot:ident) => {
         pub const NR: usize = $lanes * $w;
 
         /// # Safety
@@ -92,7 +94,15 @@ macro_rules! dot_kernel {
                 }
             }
         }
+    };
+}
+#[cfg(target_arch = "x86_64")]
+pub(super) use dot_kernel;
 
+/// Stamps the roof of such a kernel.
+#[cfg(target_arch = "x86_64")]
+macro_rules! dot_roof {
+    ($feature:literal, $lanes:literal, $zero:expr, $store:ident, $set1:ident, $add:ident, $dot:ident) => {
         /// # Safety
         /// See [`Roof`](super::Roof).
         #[target_feature(enable = $feature)]
@@ -134,6 +144,14 @@ mod avx512_vnni {
         _mm512_load_si512,
         _mm512_store_si512,
         _mm512_set1_epi32,
+        _mm512_dpbusd_epi32
+    );
+    dot_roof!(
+        "avx512f,avx512vnni",
+        16,
+        _mm512_setzero_si512(),
+        _mm512_store_si512,
+        _mm512_set1_epi32,
         _mm512_add_epi32,
         _mm512_dpbusd_epi32
     );
@@ -167,6 +185,14 @@ mod avx_vnni {
         2,
         _mm256_setzero_si256(),
         _mm256_load_si256,
+        _mm256_store_si256,
+        _mm256_set1_epi32,
+        _mm256_dpbusd_avx_epi32
+    );
+    dot_roof!(
+        "avx2,avxvnni",
+        8,
+        _mm256_setzero_si256(),
         _mm256_store_si256,
         _mm256_set1_epi32,
         _mm256_add_epi32,
@@ -203,6 +229,14 @@ mod avx2 {
         2,
         _mm256_setzero_si256(),
         _mm256_load_si256,
+        _mm256_store_si256,
+        _mm256_set1_epi32,
+        dot
+    );
+    dot_roof!(
+        "avx2",
+        8,
+        _mm256_setzero_si256(),
         _mm256_store_si256,
         _mm256_set1_epi32,
         _mm256_add_epi32,

@@ -32,23 +32,9 @@ unsafe fn portable(rows: &[&[f32]], width: usize, panel: *mut f32) {
     }
 }
 
-/// Up to N values of `row` from `at` on, zeros beyond.
-#[cfg(target_arch = "x86_64")]
-#[inline(always)]
-fn part<const N: usize>(row: &[f32], at: usize) -> [f32; N] {
-    let rest = row.get(at..).unwrap_or(&[]);
-    match rest.first_chunk() {
-        Some(whole) => *whole,
-        None => {
-            let mut some = [0.0; N];
-            some[..rest.len()].copy_from_slice(rest);
-            some
-        }
-    }
-}
-
 #[cfg(target_arch = "x86_64")]
 mod avx512 {
+    use crate::backend::cpu::buffer::part;
     use std::arch::x86_64::*;
 
     const N: usize = 16;
@@ -62,7 +48,7 @@ mod avx512 {
             for at in (0..width).step_by(N) {
                 let mut x = [_mm512_setzero_ps(); N];
                 for (x, row) in x.iter_mut().zip(rows) {
-                    let values: [f32; N] = super::part(row, at);
+                    let values: [f32; N] = part(row, at);
                     // SAFETY: the array has a vector's values.
                     *x = unsafe { _mm512_loadu_ps(values.as_ptr()) };
                 }
@@ -109,6 +95,7 @@ mod avx512 {
 
 #[cfg(target_arch = "x86_64")]
 mod avx2 {
+    use crate::backend::cpu::buffer::part;
     use std::arch::x86_64::*;
 
     const N: usize = 8;
@@ -122,7 +109,7 @@ mod avx2 {
             for at in (0..width).step_by(N) {
                 let mut x = [_mm256_setzero_ps(); N];
                 for (x, row) in x.iter_mut().zip(rows) {
-                    let values: [f32; N] = super::part(row, at);
+                    let values: [f32; N] = part(row, at);
                     // SAFETY: the array has a vector's values.
                     *x = unsafe { _mm256_loadu_ps(values.as_ptr()) };
                 }

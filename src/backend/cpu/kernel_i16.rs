@@ -1,0 +1,228 @@
+//! The innermost loop of attention beside int8 products: as `kernel_i8`, with pairs of 16-bit numbers where
+//! that has four bytes. `tile[R][NR] = A[R][k] · B[k][NR]`: A in lines of 16 pairs, B a panel
+//! `[k/2][NR][2]`. Twice the rate of f32. Who makes the numbers sees to it that no sum overflows (see
+//! [`limit`]), so all paths give the same bits.
+
+use super::isa::{Isa, Level};
+use super::kernel_i8::Kernel;
+
+/// As [`super::kernel::Kernels`]; a pair counts as a quad of [`Kernel`].
+#[derive(Clone, Copy)]
+pub struct PairKernels {
+    /// NR
+    pub cols: usize,
+    by_rows: &'static [Kernel],
+}
+
+/// The largest number either side may have so that a sum of `terms` products stays within ±2^30: the
+/// difference of two such sums fits 32 bits.
+pub fn limit(terms: usize) -> f32 {
+    (((1u32 << 30) as f32 / terms.max(1) as f32).sqrt() - 1.0).floor().clamp(1.0, i16::MAX as f32)
+}
+
+impl PairKernels {
+    pub fn of(isa: Isa) -> Self {
+        let (cols, by_rows): (_, &'static [Kernel]) = match isa.level() {
+            Level::Portable => (portable::NR, &portable::KERNELS),
+            // As in `kernel_i8`.
+            #[cfg(target_arch = "x86_64")]
+            Level::Avx2 | Level::Avx512 => (avx2::NR, &avx2::KERNELS),
+            #[cfg(target_arch = "x86_64")]
+            Level::AvxVnni => (avx_vnni::NR, &avx_vnni::KERNELS),
+            #[cfg(target_arch = "x86_64")]
+            Level::Avx512Vnni => (avx512_vnni::NR, &avx512_vnni::KERNELS),
+        };
+        Self { cols, by_rows }
+    }
+
+    /// MR, rows of the tallest tile.
+    pub fn rows(&self) -> usize {
+        self.by_rows.len()
+    }
+
+    #[inline(always)]
+    pub fn for_rows(&self, rows: usize) -> Kernel {
+        self.by_rows[rows - 1]
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+mod avx512_vnni {
+    use crate::backend::cpu::buffer::LINE_BYTES;
+    use crate::backend::cpu::kernel::Ahead;
+    use crate::backend::cpu::kernel_i8::{Kernel, dot_kernel};
+    use std::arch::x86_64::*;
+
+    // 12 × 2 accumulators, 2 columns and a broadcast fit the 32 registers.
+    dot_kernel!(
+        "avx512f,avx512vnni",
+        16,
+        2,
+        _mm512_setzero_si512(),
+        _mm512_load_si512,
+        _mm512_store_si512,
+        _mm512_set1_epi32,
+        _mm512_dpwssd_epi32
+    );
+
+    pub static KERNELS: [Kernel; 12] = [
+        kernel::<1>,
+        kernel::<2>,
+        kernel::<3>,
+        kernel::<4>,
+        kernel::<5>,
+        kernel::<6>,
+        kernel::<7>,
+        kernel::<8>,
+        kernel::<9>,
+        kernel::<10>,
+        kernel::<11>,
+        kernel::<12>,
+    ];
+}
+
+#[cfg(target_arch = "x86_64")]
+mod avx_vnni {
+    use crate::backend::cpu::buffer::LINE_BYTES;
+    use crate::backend::cpu::kernel::Ahead;
+    use crate::backend::cpu::kernel_i8::{Kernel, dot_kernel};
+    use std::arch::x86_64::*;
+
+    // 6 × 2 accumulators, 2 columns and a broadcast fit the 16 registers.
+    dot_kernel!(
+        "avx2,avxvnni",
+        8,
+        2,
+        _mm256_setzero_si256(),
+        _mm256_load_si256,
+        _mm256_store_si256,
+        _mm256_set1_epi32,
+        _mm256_dpwssd_avx_epi32
+    );
+
+    pub static KERNELS: [Kernel; 6] =
+        [kernel::<1>, kernel::<2>, kernel::<3>, kernel::<4>, kernel::<5>, kernel::<6>];
+}
+
+#[cfg(target_arch = "x86_64")]
+mod avx2 {
+    use crate::backend::cpu::buffer::LINE_BYTES;
+    use crate::backend::cpu::kernel::Ahead;
+    use crate::backend::cpu::kernel_i8::{Kernel, dot_kernel};
+    use std::arch::x86_64::*;
+
+    #[target_feature(enable = "avx2")]
+    #[inline]
+    fn dot(sum: __m256i, a: __m256i, b: __m256i) -> __m256i {
+        _mm256_add_epi32(sum, _mm256_madd_epi16(a, b))
+    }
+
+    // 5 × 2 accumulators, 2 columns, a broadcast and its products fit the 16 registers.
+    dot_kernel!(
+        "avx2",
+        8,
+        2,
+        _mm256_setzero_si256(),
+        _mm256_load_si256,
+        _mm256_store_si256,
+        _mm256_set1_epi32,
+        dot
+    );
+
+    pub static KERNELS: [Kernel; 5] = [kernel::<1>, kernel::<2>, kernel::<3>, kernel::<4>, kernel::<5>];
+}
+
+mod portable {
+    use crate::backend::cpu::buffer::LINE_BYTES;
+    use crate::backend::cpu::kernel::Ahead;
+    use crate::backend::cpu::kernel_i8::Kernel;
+
+    pub const NR: usize = 8;
+
+    /// # Safety
+    /// See [`Kernel`].
+    unsafe fn kernel<const R: usize>(pairs: usize, a: *const u8, b: *const i8, tile: *mut i32, _: Ahead) {
+        const PAIRS: usize = LINE_BYTES / 4;
+        // SAFETY: these are the extents that the caller promises, all on cache lines; `tile` overlaps
+        // neither input.
+        let (a, b, tile) = unsafe {
+            (
+                std::slice::from_raw_parts(a.cast::<[i16; 2]>(), pairs.div_ceil(PAIRS) * R * PAIRS),
+                std::slice::from_raw_parts(b.cast::<[i16; 2]>(), pairs * NR),
+                std::slice::from_raw_parts_mut(tile, R * NR),
+            )
+        };
+        let mut sums = [[0i32; NR]; R];
+        for (lines, columns) in a.chunks_exact(R * PAIRS).zip(b.chunks(PAIRS * NR)) {
+            for (step, columns) in columns.chunks_exact(NR).enumerate() {
+                for (r, sums) in sums.iter_mut().enumerate() {
+                    let x = lines[r * PAIRS + step];
+                    for (sum, column) in sums.iter_mut().zip(columns) {
+                        *sum +=
+                            i32::from(x[0]) * i32::from(column[0]) + i32::from(x[1]) * i32::from(column[1]);
+                    }
+                }
+            }
+        }
+        tile.iter_mut().zip(sums.iter().flatten()).for_each(|(to, sum)| *to = *sum);
+    }
+
+    pub static KERNELS: [Kernel; 4] = [kernel::<1>, kernel::<2>, kernel::<3>, kernel::<4>];
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::backend::cpu::buffer::{Buffer, LINE};
+    use crate::backend::cpu::kernel::{Ahead, Tile};
+
+    #[test]
+    fn every_instruction_set_gives_the_exact_sums_up_to_the_limit() {
+        for pairs in [1, 2, 16, 17, 32, 103] {
+            let most = limit(2 * pairs) as i64;
+            assert!(2 * pairs as i64 * most * most < 1 << 30 && most > 1000);
+            let number = |i: usize| match i % 5 {
+                0 => most,
+                1 => -most,
+                _ => (i as i64).wrapping_mul(0x9e37_79b9).rem_euclid(2 * most + 1) - most,
+            };
+            for isa in Isa::available() {
+                let kernels = PairKernels::of(isa);
+                let nr = kernels.cols;
+                for rows in 1..=kernels.rows() {
+                    let a = |r: usize, k: usize| number(r * 211 + k + k / 7);
+                    let b = |k: usize, c: usize| number(k * 97 + c * 3 + c / 5);
+                    let pack = |low: i64, high: i64| i32::from(low as u16) | (high as i32) << 16;
+                    let mut lines = Buffer::<i32>::zeroed(pairs.div_ceil(LINE) * rows * LINE);
+                    // What lies beyond k is not looked at.
+                    lines.fill(0x7fff_7fff);
+                    let mut panel = Buffer::<i32>::zeroed(pairs * nr);
+                    for k in 0..pairs {
+                        for r in 0..rows {
+                            lines[(k / LINE * rows + r) * LINE + k % LINE] =
+                                pack(a(r, 2 * k), a(r, 2 * k + 1));
+                        }
+                        for c in 0..nr {
+                            panel[k * nr + c] = pack(b(2 * k, c), b(2 * k + 1, c));
+                        }
+                    }
+                    let mut tile = Tile::new();
+                    // SAFETY: the buffers have the extents that the kernel asks for.
+                    unsafe {
+                        kernels.for_rows(rows)(
+                            pairs,
+                            lines.as_ptr().cast(),
+                            panel.as_ptr().cast(),
+                            tile.0.as_mut_ptr(),
+                            Ahead::NOTHING,
+                        )
+                    };
+                    for (i, sum) in tile.0[..rows * nr].iter().enumerate() {
+                        let exact: i64 = (0..2 * pairs).map(|k| a(i / nr, k) * b(k, i % nr)).sum();
+                        assert_eq!(*sum as i64, exact, "{} {pairs} {rows} {i}", isa.name());
+                    }
+                }
+            }
+        }
+    }
+}
