@@ -1,8 +1,9 @@
 //! What happens to a tile's sums on their way out: bias, activation, residual or the next product's layout.
 
 use super::activation::quick_gelu;
-use super::buffer::{LINE, Shared, first};
-use super::kernel::{Ahead, MAX_ROWS, Spot};
+use super::activation_i8::Function;
+use super::buffer::{LINE, Shared, first, first_mut};
+use super::kernel::{Ahead, MAX_ROWS, Spot, Tile};
 use super::lhs::Writer;
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -22,6 +23,8 @@ pub(super) enum Target<'a> {
 
 pub(super) struct Epilogue<'a> {
     pub activation: Activation,
+    /// The same, near enough for what becomes bytes; none where it would not do or there is none.
+    pub coarse: Option<Function>,
     pub target: Target<'a>,
     pub outs: usize,
 }
@@ -38,11 +41,23 @@ pub(super) struct Place {
     /// Columns of the panel that exist.
     width: usize,
     spots: [Spot; MAX_ROWS],
+    /// Values on their way through an activation.
+    values: Tile<f32>,
+}
+
+/// A tile with bias and activation.
+struct Done<'a, const NR: usize>(&'a [[f32; NR]]);
+
+impl<const NR: usize> TileRows for Done<'_, NR> {
+    #[inline(always)]
+    fn part<const FMA: bool, const C: usize>(&self, r: usize, c: usize, _: &[f32; C]) -> [f32; C] {
+        *first(&self.0[r][c..])
+    }
 }
 
 impl Place {
     pub fn new() -> Self {
-        Self { rows: 0, width: 0, spots: [Spot::NOWHERE; MAX_ROWS] }
+        Self { rows: 0, width: 0, spots: [Spot::NOWHERE; MAX_ROWS], values: Tile::new() }
     }
 
     /// Has the kernel ask for the lines while it makes the sums: else every store would wait for its own.
@@ -83,17 +98,30 @@ impl Epilogue<'_> {
     #[inline(always)]
     pub unsafe fn put<const FMA: bool, const NR: usize, const C: usize>(
         &self,
-        place: &Place,
+        place: &mut Place,
         sums: &impl TileRows,
         bias: &[f32; NR],
     ) {
         let add = matches!(self.target, Target::AddTo(..));
         // SAFETY (all): the caller's promise. One body each: no branch between vectors.
-        match (self.activation, add) {
-            (Activation::None, false) => unsafe { put::<FMA, NR, C, false, false>(place, sums, bias) },
-            (Activation::None, true) => unsafe { put::<FMA, NR, C, false, true>(place, sums, bias) },
-            (Activation::QuickGelu, false) => unsafe { put::<FMA, NR, C, true, false>(place, sums, bias) },
-            (Activation::QuickGelu, true) => unsafe { put::<FMA, NR, C, true, true>(place, sums, bias) },
+        match (self.activation, self.coarse, add) {
+            (Activation::None, _, false) => unsafe { put::<FMA, NR, C, false, false>(place, sums, bias) },
+            (Activation::None, _, true) => unsafe { put::<FMA, NR, C, false, true>(place, sums, bias) },
+            (Activation::QuickGelu, None, false) => unsafe {
+                put::<FMA, NR, C, true, false>(place, sums, bias)
+            },
+            (Activation::QuickGelu, Some(coarse), false) => {
+                let values = &mut place.values.0[..place.rows * NR];
+                for (r, row) in values.as_chunks_mut::<NR>().0.iter_mut().enumerate() {
+                    for c in (0..NR).step_by(C) {
+                        *first_mut(&mut row[c..]) = sums.part::<FMA, C>(r, c, first(&bias[c..]));
+                    }
+                }
+                coarse(values.as_chunks_mut().0);
+                let done = Done(place.values.0.as_chunks::<NR>().0);
+                unsafe { put::<FMA, NR, C, false, false>(place, &done, bias) }
+            }
+            (Activation::QuickGelu, _, true) => unreachable!("no product adds what it activates"),
         }
     }
 }

@@ -7,6 +7,7 @@
 
 use std::ops::Range;
 
+use super::activation_i8;
 use super::arena::Arena;
 use super::buffer::{Buffer, LINE, LINE_BYTES, Number, Shared, first};
 use super::epilogue::{Epilogue, Place, Target};
@@ -99,6 +100,7 @@ pub fn gemm(cpu: &Cpu, lhs: &Lhs, rhs: &Linear, activation: Activation, out: Out
 pub fn gemm_from<'a>(cpu: &Cpu, lhs: &Lhs, rhs: &Linear, first: usize, activation: Activation, out: Out<'a>) {
     assert!(lhs.k == rhs.ins && lhs.format == rhs.format);
     let mut next = None;
+    let mut coarse = None;
     // Rows apart and all there: tasks write to them side by side.
     let checked = |rows: &'a mut [f32], stride: usize| {
         assert!(stride >= rhs.outs && rows.len() + stride >= lhs.rows * stride + rhs.outs);
@@ -110,11 +112,14 @@ pub fn gemm_from<'a>(cpu: &Cpu, lhs: &Lhs, rhs: &Linear, first: usize, activatio
         Out::AddTo(rows) => Target::AddTo(checked(rows, rhs.outs)),
         Out::Lhs(to, for_product) => {
             assert_eq!(rhs.outs, for_product.ins);
+            if for_product.format == Format::Int8 {
+                coarse = activation_i8::quick_gelu(cpu.isa);
+            }
             Target::Lhs(next.insert(to).stage(cpu, lhs.rows, for_product))
         }
     };
     let (kernels, dots, threads) = (cpu.kernels, cpu.dots, cpu.pool.threads());
-    let epilogue = Epilogue { activation, target, outs: rhs.outs };
+    let epilogue = Epilogue { activation, coarse, target, outs: rhs.outs };
     let product = Product { kernels, dots, lhs, rhs, epilogue };
     let tiles = lhs.tiles.count;
     let skipped = first / rhs.cols;
@@ -190,7 +195,7 @@ fn multiply_f32<const FMA: bool, const NR: usize, const C: usize>(
         }
         let sums = F32Rows(tile.0.as_chunks::<NR>().0);
         // SAFETY: rows of this tile × columns of this panel belong to this task alone.
-        unsafe { epilogue.put::<FMA, NR, C>(&place, &sums, &bias) }
+        unsafe { epilogue.put::<FMA, NR, C>(&mut place, &sums, &bias) }
     }
 }
 
@@ -237,9 +242,9 @@ fn multiply_i8<const FMA: bool, const NR: usize, const C: usize>(
         // SAFETY (both): rows of this tile × columns of this panel belong to this task alone.
         if fine {
             let sums = FineRows { first: sums, fine: fine_sums.0.as_chunks().0 };
-            unsafe { epilogue.put::<FMA, NR, C>(&place, &sums, &bias) }
+            unsafe { epilogue.put::<FMA, NR, C>(&mut place, &sums, &bias) }
         } else {
-            unsafe { epilogue.put::<FMA, NR, C>(&place, &sums, &bias) }
+            unsafe { epilogue.put::<FMA, NR, C>(&mut place, &sums, &bias) }
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use super::buffer::{LINE, Shared, first};
 use super::gemm::Cpu;
-use super::isa::{mul_add, per_isa};
+use super::isa::{mul_add, per_isa, reduce};
 use super::lhs::{Lhs, RowWriter};
 use super::linear::Linear;
 
@@ -93,17 +93,13 @@ fn sum<const SQUARES: bool>(x: &[f32], mean: f32) -> f32 {
             lanes[i] += if SQUARES { x * x } else { x };
         }
     }
-    for (lane, x) in lanes.iter_mut().zip(rest) {
-        let x = x - mean;
-        *lane += if SQUARES { x * x } else { x };
-    }
-    let mut few = [0f32; LINE];
-    for part in lanes.as_chunks::<LINE>().0 {
-        for i in 0..LINE {
-            few[i] += part[i];
+    if !rest.is_empty() {
+        for (lane, x) in lanes.iter_mut().zip(rest) {
+            let x = x - mean;
+            *lane += if SQUARES { x * x } else { x };
         }
     }
-    few.iter().sum()
+    reduce(lanes, |a, b| a + b)
 }
 
 #[inline(always)]
