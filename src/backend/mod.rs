@@ -336,7 +336,7 @@ impl From<Box<dyn Backend>> for Opened {
 }
 
 /// The words of that warning, whenever it happens.
-pub fn taken_over(why: &BackendError) -> String {
+pub fn taken_over(why: &impl std::fmt::Display) -> String {
     format!("the CPU takes over, because the GPU cannot be used: {why}")
 }
 

@@ -64,8 +64,9 @@ thread_local! {
 }
 
 impl Attention<'_> {
-    /// Writes every query's result as a row of the next product's left side. Where that takes bytes,
-    /// attention itself works on 16-bit numbers; a causal one does not, so that no row depends on later ones.
+    /// Writes every query's result as a row of the next product's left side. Where that takes single bytes,
+    /// attention itself works on 16-bit numbers, and a value that is no number spoils its whole item and head;
+    /// a causal one does not, so that no row depends on later ones.
     pub(super) fn run(&self, cpu: &Cpu, to: &mut Lhs, for_product: &Linear) {
         let writer = to.stage(cpu, self.rows, for_product);
         let (kernels, pairs, transpose) = (cpu.kernels, cpu.pairs, transpose::of(cpu.isa));
@@ -351,6 +352,8 @@ mod tests {
             check(isa, &[(13, 65)], 1, 96, false, true, 1.0);
             check(isa, &[(7, 7), (77, 77), (1, 1), (33, 33)], 2, 40, true, false, 1.0);
             check(isa, &[(4, 6)], 5, 7, false, false, 1.0);
+            check(isa, &[(2, 15), (3, 16), (2, 31), (1, 32), (3, 33)], 2, 33, false, true, 1.0);
+            check(isa, &[(25, 198), (2, 258)], 1, 64, false, false, 1.0);
         }
     }
 
@@ -359,6 +362,46 @@ mod tests {
         for isa in Isa::available() {
             check(isa, &[(9, 40)], 1, 64, false, false, 30.0);
             check(isa, &[(20, 20)], 1, 64, true, false, 30.0);
+        }
+    }
+
+    #[test]
+    fn many_small_weights_beside_a_large_one_keep_their_share() {
+        const D: usize = 32;
+        for isa in Isa::available() {
+            let (cpu, mut lhs) = (Cpu::new(isa, 1), Lhs::default());
+            for keys in [51, 198, 258, 578] {
+                for share in [0.02, 0.05, 0.1, 0.2, 0.5f64] {
+                    // One key that the queries see, all others alike.
+                    let score = ((1.0 - share) / share * (keys - 1) as f64).ln();
+                    let (mut q, mut k, mut v) =
+                        (vec![0f32; 3 * D], vec![0f32; keys * D], vec![0f32; keys * D]);
+                    // Queries of fractions of the score, so that the largest weight is not always a power of 2.
+                    for (row, part) in q.chunks_mut(D).zip([1.0, 0.97, 0.93]) {
+                        row[0] = score as f32 * part;
+                    }
+                    k[7 * D] = 1.0;
+                    for (j, row) in v.chunks_mut(D).enumerate().filter(|(j, _)| *j != 7) {
+                        (row[0], row[1]) = (1.0, if j % 3 == 0 { 1.0 } else { -0.5 });
+                    }
+                    let of = |values| Rows { values, stride: D };
+                    let (q, k, v) = (of(&q), of(&k), of(&v));
+                    let item = |_| Item { q, k, v, queries: 3, keys, extra: None, first: 0 };
+                    let attention =
+                        Attention { item: &item, items: 1, rows: 3, heads: 1, head: D, causal: false };
+                    attention.run(&cpu, &mut lhs, &Linear::new(&cpu, D, D, Format::Int8));
+                    for (i, part) in [1.0, 0.97, 0.93].into_iter().enumerate() {
+                        let weight = 1.0 / ((score * part).exp() + (keys - 1) as f64);
+                        let ones: f64 = v.values.chunks(D).map(|row| row[1] as f64).sum();
+                        let exact = [(keys - 1) as f64 * weight, ones * weight];
+                        for (c, exact) in exact.into_iter().enumerate() {
+                            let ours = lhs.values[i * row_stride(D) + c] as f64;
+                            let what = format!("{} {keys} keys, {share}: {ours} against {exact}", isa.name());
+                            assert!((ours - exact).abs() < 2e-3, "{what}");
+                        }
+                    }
+                }
+            }
         }
     }
 

@@ -1,6 +1,8 @@
 //! Attention beside int8 products: queries, keys, values and the softmax's weights as 16-bit numbers, both
-//! products on the kernel of pairs. Each of the four has one scale per item and head, which leaves 11 to 13
-//! bits below the largest: far finer than the bytes that the results become.
+//! products on the kernel of pairs. Queries, keys and values have one scale each per item and head, of 12 bits
+//! below the largest. Weights have one per row, which leaves a row with one large weight 15 bits, and are rounded
+//! by ordered dithering: hundreds of small ones beside a large one would all round to nothing, or all up. All that
+//! is finer than the bytes that the results become.
 //!
 //! A pair holds two values that are 16 apart, so that vectors are paired without being shuffled: channels
 //! for q·kᵀ, keys for the product with the values. A line holds the pairs of 32 values.
@@ -13,6 +15,13 @@ use super::kernel::{Ahead, MAX_ROWS, Tile};
 use super::kernel_i16::limit;
 use super::lhs::{Tiles, Writer};
 
+/// The largest number of a value.
+const VALUE_MOST: f32 = 4095.0;
+/// The largest number of a weight (they may come out a little larger), and the most that a row of them may sum
+/// to: times VALUE_MOST, and with half a number more for each of 40,000 keys, it stays below 2^31.
+const WEIGHT_MOST: f32 = 30_000.0;
+const WEIGHTS_MOST: f32 = 500_000.0;
+
 /// Values of which a line holds the pairs.
 const PAIRED: usize = 2 * LINE;
 
@@ -23,7 +32,8 @@ pub(super) struct Scratch {
     keys: Buffer,
     values: Buffer,
     query: Buffer,
-    scores: Buffer<i32>,
+    /// Sums, then exps.
+    scores: Buffer,
     weights: Buffer,
     /// 0 for every key, −∞ past the last.
     past: Buffer,
@@ -47,10 +57,10 @@ impl Task<'_> {
         self.expect_first();
         let Scratch { key_rows, keys: packed_keys, values: packed_values, query, scores, weights, past } =
             scratch;
-        let (channels, weights_most) = (limit(width), limit(keys));
+        let channels = limit(width);
         let q = scale_of::<FMA>(item.queries, |r| item.q.head(r, head, width), channels);
         let k = scale_of::<FMA>(keys, |j| self.key(j), channels);
-        let v = scale_of::<FMA>(keys, |j| self.value(j), weights_most);
+        let v = scale_of::<FMA>(keys, |j| self.value(j), VALUE_MOST);
         let lines = width.div_ceil(PAIRED);
         let key_rows = key_rows.fit(keys * lines * LINE);
         for (j, row) in key_rows.as_chunks_mut::<LINE>().0.chunks_exact_mut(lines).enumerate() {
@@ -77,7 +87,7 @@ impl Task<'_> {
         let past = past.fit(key_lines * PAIRED);
         past[..keys].fill(0.0);
         past[keys..].fill(f32::NEG_INFINITY);
-        let softmax = Softmax::new(past, q.scale * k.scale, weights_most);
+        let softmax = Softmax::new(past, q.scale * k.scale);
         let mut tile = Tile::<i32>::new();
         let tiles = Tiles::new(item.queries, kernels.rows());
         for (top, height) in (0..tiles.count).map(|index| tiles.at(index)) {
@@ -99,13 +109,13 @@ impl Task<'_> {
                 // of this panel height·NR; all of them keep to cache lines or the kernel's vector.
                 unsafe {
                     let (query, keys) = (query.as_ptr().cast(), keys.as_ptr().cast());
-                    kernel(lines * LINE, query, keys, scores.as_mut_ptr(), Ahead::NOTHING)
+                    kernel(lines * LINE, query, keys, scores.as_mut_ptr().cast(), Ahead::NOTHING)
                 }
             }
             let weights = weights.fit(key_lines * height * LINE);
             let mut scale = [0f32; MAX_ROWS];
             for (r, scale) in scale.iter_mut().enumerate().take(height) {
-                let (scores, weights) = (scores.as_chunks().0, weights.as_chunks_mut().0);
+                let (scores, weights) = (scores.as_chunks_mut().0, weights.as_chunks_mut().0);
                 *scale = v.scale / softmax.row::<FMA, NR, C>(scores, r, height, weights);
                 to.expect(places[r], head * width, width);
             }
@@ -258,24 +268,35 @@ struct Softmax<'a> {
     past: &'a [f32],
     /// Of a score, to the logarithm to base 2.
     rate: f32,
-    /// The number of the largest weight.
-    most: f32,
 }
+
+/// What weights are rounded after: all of −½…½ in equal steps, the ½ left out, in an order without a pattern.
+static DITHER: [f32; PAIRED] = {
+    let mut offsets = [0.0; PAIRED];
+    let mut i = 0;
+    while i < PAIRED {
+        offsets[i] = ((i * 13 + 5) % PAIRED) as f32 / PAIRED as f32 + 0.5 / PAIRED as f32 - 0.5;
+        i += 1;
+    }
+    offsets
+};
 
 impl<'a> Softmax<'a> {
     #[inline(always)]
-    fn new(past: &'a [f32], scale: f32, most: f32) -> Self {
-        // Times a sum, 2^22 at most: where that is less than it should be, one key takes all anyway.
+    fn new(past: &'a [f32], scale: f32) -> Self {
+        // Times a sum, 2^22 at most (see `Power`). Only where products of one channel pass 45,000 is that less
+        // than it should be, which no trained model has; a checkpoint's self-check would tell.
         let rate = (scale * std::f32::consts::LOG2_E).clamp(1e-30, 1.0 / 256.0);
-        Self { past, rate, most }
+        Self { past, rate }
     }
 
-    /// `most`·exp(score − max) of row `r`, in pairs, into the lines of `weights`; returns the sum of all.
-    /// `scores`: panels of `height` rows, whole lines of them.
+    /// Numbers of exp(score − max) of row `r`, in pairs, into the lines of `weights`; returns the sum of all,
+    /// before they are rounded. `scores`: panels of `height` rows, whole lines of them, 32-bit sums; they become
+    /// exps.
     #[inline(always)]
     fn row<const FMA: bool, const NR: usize, const C: usize>(
         &self,
-        scores: &[[i32; NR]],
+        scores: &mut [[f32; NR]],
         r: usize,
         height: usize,
         weights: &mut [[f32; LINE]],
@@ -284,30 +305,39 @@ impl<'a> Softmax<'a> {
         for (j, past) in (0..).step_by(C).zip(self.past.as_chunks::<C>().0) {
             let scores = first::<C, _>(&scores[j / NR * height + r][j % NR..]);
             for i in 0..C {
-                let score = scores[i] as f32 + past[i];
+                let score = scores[i].to_bits() as i32 as f32 + past[i];
                 max[i] = if score > max[i] { score } else { max[i] };
             }
         }
-        // Whole powers of 2 of the largest come off: the largest weight is ½…1, and the sum takes care of it.
+        // Whole powers of 2 of the largest come off: the largest is ½…1, and the sum takes care of it.
         let power = Power::new(self.rate, reduce(max, |a, b| if b > a { b } else { a }));
         let mut sums = [0f32; C];
-        for (line, past) in self.past.as_chunks::<PAIRED>().0.iter().enumerate() {
+        for (j, past) in (0..).step_by(C).zip(self.past.as_chunks::<C>().0) {
+            let scores = first_mut::<C, _>(&mut scores[j / NR * height + r][j % NR..]);
+            let mut exps = *scores;
+            for i in 0..C {
+                exps[i] = power.of::<FMA>(exps[i].to_bits() as i32 as f32 + past[i]);
+                sums[i] += exps[i];
+            }
+            *scores = exps;
+        }
+        let sum = reduce(sums, |a, b| a + b);
+        let scale = (WEIGHTS_MOST / sum).min(WEIGHT_MOST);
+        for (line, j) in (0..self.past.len()).step_by(PAIRED).enumerate() {
             for c in (0..LINE).step_by(C) {
                 let mut halves = [[0f32; C]; 2];
-                for (half, exps) in halves.iter_mut().enumerate() {
-                    let (j, at) = (line * PAIRED + half * LINE + c, half * LINE + c);
-                    let scores = first::<C, _>(&scores[j / NR * height + r][j % NR..]);
-                    let past = first::<C, _>(&past[at..]);
+                for (half, numbers) in halves.iter_mut().enumerate() {
+                    let at = half * LINE + c;
+                    let exps = first::<C, _>(&scores[(j + at) / NR * height + r][(j + at) % NR..]);
+                    let dither = first::<C, _>(&DITHER[at..]);
                     for i in 0..C {
-                        exps[i] = power.of::<FMA>(scores[i] as f32 + past[i]);
-                        sums[i] += exps[i];
+                        numbers[i] = mul_add::<FMA>(exps[i], scale, dither[i]);
                     }
                 }
                 let [low, high] = &halves;
-                *first_mut(&mut weights[line * height + r][c..]) =
-                    pair_up::<FMA, C>(low, self.most, high, self.most);
+                *first_mut(&mut weights[line * height + r][c..]) = pair_up::<FMA, C>(low, 1.0, high, 1.0);
             }
         }
-        self.most * reduce(sums, |a, b| a + b)
+        scale * sum
     }
 }

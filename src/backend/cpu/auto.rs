@@ -21,7 +21,7 @@ use crate::model::{Model, recipe};
 use crate::preprocess::Reduced;
 
 /// Changes with anything that moves int8 results or what the cache holds: older verdicts are then found anew.
-const VERSION: u32 = 3;
+const VERSION: u32 = 4;
 /// Least number of passes of the clip that are timed, after one that is not, and how long they go on: a
 /// small model's are over before a neighbour on the machine is.
 const PASSES: usize = 4;

@@ -284,6 +284,7 @@ impl Next {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::backend::cpu::buffer::row_stride;
     use crate::model::recipe;
 
     fn random(name: &str, rows: usize, cols: usize) -> Vec<f32> {
@@ -395,6 +396,19 @@ mod tests {
                 gemm(&cpu, &next, &same, Activation::None, Out::Rows(&mut out));
                 let gelu: Vec<f64> = exact.iter().map(|v| v / (1.0 + (-1.702 * v).exp())).collect();
                 close(&out, &gelu, &what);
+
+                // As f32 rows on their way to bytes, where it is looked up.
+                gemm(
+                    &cpu,
+                    &lhs,
+                    &linear,
+                    Activation::QuickGelu,
+                    Out::Lhs(&mut next, &unit(&cpu, outs, Format::Int8)),
+                );
+                for (i, exact) in gelu.iter().enumerate() {
+                    let ours = next.values[i / outs * row_stride(outs) + i % outs] as f64;
+                    assert!((ours - exact).abs() < 1e-4 + 1e-5 * exact.abs(), "{what}: {i}: {ours}, {exact}");
+                }
             }
         }
     }

@@ -127,6 +127,7 @@ impl F32Kernels {
 }
 
 /// Stamps a kernel generic over R out of vector operations; `$w` vectors of `$lanes` make a panel row.
+#[cfg(target_arch = "x86_64")]
 macro_rules! simd_kernel {
     ($feature:literal, $lanes:literal, $w:literal, $zero:expr, $load:ident, $store:ident, $set1:ident, $fma:ident, $add:ident, $storeu:ident) => {
         pub const NR: usize = $lanes * $w;

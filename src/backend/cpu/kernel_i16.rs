@@ -14,8 +14,7 @@ pub struct PairKernels {
     by_rows: &'static [Kernel],
 }
 
-/// The largest number either side may have so that a sum of `terms` products stays within ±2^30: the
-/// difference of two such sums fits 32 bits.
+/// The largest number that either side may have so that a sum of `terms` products stays within ±2^30.
 pub fn limit(terms: usize) -> f32 {
     (((1u32 << 30) as f32 / terms.max(1) as f32).sqrt() - 1.0).floor().clamp(1.0, i16::MAX as f32)
 }
@@ -143,8 +142,8 @@ mod portable {
     /// See [`Kernel`].
     unsafe fn kernel<const R: usize>(pairs: usize, a: *const u8, b: *const i8, tile: *mut i32, _: Ahead) {
         const PAIRS: usize = LINE_BYTES / 4;
-        // SAFETY: these are the extents that the caller promises, all on cache lines; `tile` overlaps
-        // neither input.
+        // SAFETY: these are the extents that the caller promises, on a vector's bytes at least; `tile`
+        // overlaps neither input.
         let (a, b, tile) = unsafe {
             (
                 std::slice::from_raw_parts(a.cast::<[i16; 2]>(), pairs.div_ceil(PAIRS) * R * PAIRS),
@@ -176,11 +175,39 @@ mod tests {
     use crate::backend::cpu::buffer::{Buffer, LINE};
     use crate::backend::cpu::kernel::{Ahead, Tile};
 
+    fn run(kernels: PairKernels, rows: usize, pairs: usize, a: &Buffer<i32>, b: &Buffer<i32>) -> Vec<i32> {
+        let mut tile = Tile::new();
+        // SAFETY: the callers' buffers have the extents that the kernel asks for, and start on lines.
+        unsafe {
+            kernels.for_rows(rows)(
+                pairs,
+                a.as_ptr().cast(),
+                b.as_ptr().cast(),
+                tile.0.as_mut_ptr(),
+                Ahead::NOTHING,
+            )
+        };
+        tile.0[..rows * kernels.cols].to_vec()
+    }
+
     #[test]
     fn every_instruction_set_gives_the_exact_sums_up_to_the_limit() {
         for pairs in [1, 2, 16, 17, 32, 103] {
             let most = limit(2 * pairs) as i64;
             assert!(2 * pairs as i64 * most * most < 1 << 30 && most > 1000);
+            for isa in Isa::available() {
+                let kernels = PairKernels::of(isa);
+                for (x, w) in [(most, most), (most, -most)] {
+                    let pack = |x: i64| i32::from(x as u16) | (x as i32) << 16;
+                    let (mut lines, mut panel) =
+                        (Buffer::zeroed(pairs.div_ceil(LINE) * LINE), Buffer::zeroed(pairs * kernels.cols));
+                    lines.fill(pack(x));
+                    panel.fill(pack(w));
+                    for sum in run(kernels, 1, pairs, &lines, &panel) {
+                        assert_eq!(sum as i64, 2 * pairs as i64 * x * w, "{} {pairs}", isa.name());
+                    }
+                }
+            }
             let number = |i: usize| match i % 5 {
                 0 => most,
                 1 => -most,
@@ -206,18 +233,7 @@ mod tests {
                             panel[k * nr + c] = pack(b(2 * k, c), b(2 * k + 1, c));
                         }
                     }
-                    let mut tile = Tile::new();
-                    // SAFETY: the buffers have the extents that the kernel asks for.
-                    unsafe {
-                        kernels.for_rows(rows)(
-                            pairs,
-                            lines.as_ptr().cast(),
-                            panel.as_ptr().cast(),
-                            tile.0.as_mut_ptr(),
-                            Ahead::NOTHING,
-                        )
-                    };
-                    for (i, sum) in tile.0[..rows * nr].iter().enumerate() {
+                    for (i, sum) in run(kernels, rows, pairs, &lines, &panel).iter().enumerate() {
                         let exact: i64 = (0..2 * pairs).map(|k| a(i / nr, k) * b(k, i % nr)).sum();
                         assert_eq!(*sum as i64, exact, "{} {pairs} {rows} {i}", isa.name());
                     }

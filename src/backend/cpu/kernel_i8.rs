@@ -16,8 +16,9 @@ pub const MAX_K: usize = i32::MAX as usize / (255 * 127);
 /// `(k/4, a, b, tile, ahead)`.
 ///
 /// # Safety
-/// `a`: ceil(k/64)·R·64 bytes. `b`: ceil(k/4)·4·NR bytes, on a cache line. `tile`: R·NR values, on a
-/// cache line. `ahead` has its rows' spots. The processor has the kernel's instruction set.
+/// `a`: ceil(k/64)·R·64 bytes, on 4 of them. `b`: ceil(k/4)·4·NR bytes, and `tile`: R·NR values, both on a
+/// cache line or on the kernel's vector. `ahead` has its rows' spots. The processor has the kernel's instruction
+/// set.
 pub type Kernel = unsafe fn(usize, *const u8, *const i8, *mut i32, Ahead);
 
 /// As [`super::kernel::Roof`].

@@ -8,11 +8,11 @@
 //! **int8.** The towers' products multiply bytes: weights symmetric with a scale per output channel,
 //! activations with a range per row, made where their producer has the whole row (`quantise`), 32-bit
 //! sums that are bit-equal on every instruction set (`kernel_i8`). Attention within frames, whose products
-//! have no weights, takes numbers of 16 bits (`attention_i16`), and QuickGELU is within 1e-4
-//! (`activation_i8`). In f32 stay LayerNorm, the
-//! residual stream, attention between frames and in the text tower, MIT, prompting and the three
-//! projections to the joint space. Pixels are bytes already, so the patch embedding rounds only its weights.
-//! Against the golden vectors of base-patch32 (`xclipd verify --precision int8`):
+//! have no weights, takes numbers of 16 bits (`attention_i16`), and QuickGELU is within 1e-4 where AVX-512 looks
+//! it up (`activation_i8`). In f32 stay LayerNorm, the residual stream, attention between frames and in the text
+//! tower, MIT, prompting and the three projections to the joint space. Pixels are bytes already, so the patch
+//! embedding rounds only its weights. Against the golden vectors of base-patch32, whose weights are generated
+//! (`xclipd verify --precision int8`):
 //!
 //! | activations of text and messages | attention within frames | video cosine | text cosine | logits |
 //! |---|---|---|---|---|

@@ -16,7 +16,7 @@ use super::launcher::{Lane, Launcher};
 use super::sys;
 use super::trace::Tracer;
 use super::vision::Pictures;
-use super::work::SETS;
+use super::work::STAGING_SETS;
 use crate::backend::{BackendError, Prepared};
 
 /// A group of frames, by how they came to be prepared.
@@ -38,7 +38,7 @@ impl CudaBackend {
         let (pixels, rows) = (pixels.chunks(most), rows.chunks_mut(most));
         let groups = pixels.map(Arrived::Pixels).chain(rows.map(Arrived::Rows));
         for (number, group) in groups.enumerate() {
-            states.extend(self.prepare_group(group, number % SETS)?);
+            states.extend(self.prepare_group(group, number % STAGING_SETS)?);
         }
         Ok(states)
     }
@@ -60,7 +60,7 @@ impl CudaBackend {
             Arrived::Rows(frames) => {
                 // Unused places repeat the last one.
                 let numbers = frames.iter().chain(frames.last().into_iter().cycle());
-                for (to, slot) in work.arrived.host(set).iter_mut().zip(numbers) {
+                for (to, slot) in work.picture_slots.host(set).iter_mut().zip(numbers) {
                     *to = slot.number() as i32;
                 }
                 // They arrive in one stream: with the last, all are there.
@@ -86,7 +86,7 @@ impl CudaBackend {
         let inputs = || {
             match all {
                 None => shared.pixels.send(launcher, set, bucket * bytes)?,
-                Some(_) => shared.arrived.send(launcher, set, bucket)?,
+                Some(_) => shared.picture_slots.send(launcher, set, bucket)?,
             }
             shared.new_slots.send(launcher, set, bucket)
         };
@@ -94,7 +94,7 @@ impl CudaBackend {
             let count = shared.sizes.frame_step.min(bucket - first);
             let pictures = match all {
                 None => Pictures::Pixels(shared.pixels.at().add(first * bytes)),
-                Some(all) => Pictures::Rows { all, slots: shared.arrived.at().add(first) },
+                Some(all) => Pictures::Rows { all, slots: shared.picture_slots.at().add(first) },
             };
             let (slots, states) = (shared.new_slots.at().add(first), shared.ring.states());
             weights.vision.prepare(launcher, &shared.vision, pictures, count, slots, states, tracer)

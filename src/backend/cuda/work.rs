@@ -53,11 +53,11 @@ impl<T: Plain> Exchange<T> {
 
 /// Page-locked sets of the inputs of new frames: one group of them is laid out while the device has still to read
 /// the other. A call of the most new frames that a batch has, eight of each window, is two groups.
-pub(super) const SETS: usize = 2;
+pub(super) const STAGING_SETS: usize = 2;
 
 /// A place on the device that is copied to from either set. Work on one place keeps the stream's order.
 pub(super) struct Staged<T> {
-    hosts: [Pinned<T>; SETS],
+    hosts: [Pinned<T>; STAGING_SETS],
     device: Buffer<T>,
 }
 
@@ -95,9 +95,9 @@ pub(super) struct Work {
     /// Frames to prepare, as pixels or the slots of their patch rows, and the slots of their states; `read` says of
     /// each set when the device is done with it.
     pub pixels: Staged<u8>,
-    pub arrived: Staged<i32>,
+    pub picture_slots: Staged<i32>,
     pub new_slots: Staged<i32>,
-    pub read: [Option<Arc<Event>>; SETS],
+    pub read: [Option<Arc<Event>>; STAGING_SETS],
     /// States of the windows to encode.
     pub slots: Exchange<i32>,
     /// Clip features: [windows, E] and [windows, P, E].
@@ -142,7 +142,7 @@ impl Work {
         let text = TextWork::new(launcher, config)?;
         let labels = LabelTable::new(launcher, joint)?;
         let pixels = Staged::new(launcher, sizes.frames * pixels)?;
-        let arrived = Staged::new(launcher, sizes.frames)?;
+        let picture_slots = Staged::new(launcher, sizes.frames)?;
         let new_slots = Staged::new(launcher, sizes.frames)?;
         let slots = Exchange::new(launcher, windows * frames)?;
         let video = Exchange::new(launcher, windows * joint)?;
@@ -163,7 +163,7 @@ impl Work {
             ring,
             labels,
             pixels,
-            arrived,
+            picture_slots,
             new_slots,
             read: Default::default(),
             slots,

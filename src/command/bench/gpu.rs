@@ -23,9 +23,9 @@ use crate::model::{Config, Model};
 use crate::preprocess::Rule;
 
 /// Input sets, one after the other.
-const SETS: usize = 3;
+const INPUT_SETS: usize = 3;
 /// One eager, one that captures, one that replays for the first time; per set.
-const WARM_UP: usize = 3 * SETS;
+const WARM_UP: usize = 3 * INPUT_SETS;
 /// Rows of the report: `windows, …` are sequences, the others single stages.
 const ALL_NEW: &str = "windows, all frames new";
 const ONE_NEW: &str = "windows, one frame of each new";
@@ -90,17 +90,24 @@ pub struct Subject {
 }
 
 impl Subject {
-    /// On the GPU that these options mean, if they mean one: with `auto` the first on which it opens.
-    pub fn load(options: &Options) -> anyhow::Result<Option<Self>> {
+    /// On the GPU that these options mean, if they mean one: with `auto` the first on which it opens. Where it opens
+    /// on none, the options mean the CPU from then on.
+    pub fn load(options: &mut Options) -> anyhow::Result<Option<Self>> {
         let gpu_can = |p: &Precision| matches!(p, Precision::Auto | Precision::F16);
         match options.device {
             Device::Cuda(ordinal) => {
                 options.precisions.iter().try_for_each(|p| backend::check(options.device, *p))?;
                 Self::on(options, ordinal).map(Some)
             }
-            // Why it opens on none is told with what the CPU does then.
             Device::Auto if options.precisions.iter().all(gpu_can) => {
-                Ok(backend::gpu_of_auto(Precision::Auto, |ordinal| Self::on(options, ordinal)).ok().flatten())
+                match backend::gpu_of_auto(Precision::Auto, |ordinal| Self::on(options, ordinal)) {
+                    Ok(Some(subject)) => return Ok(Some(subject)),
+                    Ok(None) => {}
+                    Err(error) => tracing::warn!("device auto: {}", backend::taken_over(&error)),
+                }
+                options.device = Device::Cpu;
+                options.precisions.iter_mut().for_each(|p| *p = p.in_place_of_gpu());
+                Ok(None)
             }
             Device::Auto | Device::Cpu => Ok(None),
         }
@@ -140,11 +147,11 @@ fn measure(options: &Options, subject: Subject) -> anyhow::Result<Report> {
     let (gpu, roof) = (probe(ordinal)?, Roof::measure(ordinal)?);
     let texts =
         backend.encode_text(&subject::prompts(&config, options.prompts, TOKENS.min(config.context)))?;
-    let mut source = Rounds::new(&config, &rule, options.windows, SETS, texts);
+    let mut source = Rounds::new(&config, &rule, options.windows, INPUT_SETS, texts);
     let (mut rounds, mut logits) = (Vec::new(), Vec::new());
     for round in 0..WARM_UP + options.rounds {
         let times = source.next(&mut backend)?;
-        if round % SETS == 0 {
+        if round % INPUT_SETS == 0 {
             logits.clone_from(&times.logits);
         }
         if round >= WARM_UP {
@@ -162,7 +169,7 @@ fn measure(options: &Options, subject: Subject) -> anyhow::Result<Report> {
         micro: backend.micro(),
         prompts: options.prompts,
         rounds: options.rounds,
-        sets: SETS,
+        sets: INPUT_SETS,
         load_ms,
         weights_mb: backend.weight_bytes() as f64 / 1e6,
         peak_product_tflop_per_s: roof.product_tflop_per_s,

@@ -35,6 +35,7 @@ pub enum Source {
 }
 
 /// What to time.
+#[derive(Clone, Debug)]
 pub struct Options {
     pub source: Source,
     pub heads: Heads,
@@ -98,6 +99,8 @@ pub struct Report {
 /// Times the stages and writes the table, or JSON.
 pub fn run(options: &Options, out: &mut dyn Write) -> anyhow::Result<()> {
     check(options)?;
+    #[cfg(all(feature = "cuda", unix))]
+    let options = &mut options.clone();
     #[cfg(all(feature = "cuda", unix))]
     if let Some(subject) = gpu::Subject::load(options)? {
         return gpu::run(options, subject, out);
