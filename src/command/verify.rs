@@ -40,6 +40,7 @@ impl Bound {
     /// width of embeddings.
     fn of(precision: Precision, stage: &str, joint: usize) -> Self {
         let logits = stage.starts_with("logits");
+        let fewer = (512.0 / joint as f64).sqrt().max(1.0);
         let embeddings = stage.contains("_embeds") || stage == "probs" || stage.starts_with("pixel");
         match precision {
             Precision::Auto | Precision::F32 if logits => Self::max_abs(2e-4),
@@ -56,10 +57,8 @@ impl Bound {
             // single values would follow the largest of them. A logit that moves by δ while the others
             // move against it moves its probability by δ/2 at most. Errors lie in directions of their own: of
             // the same length, they move a cosine in few dimensions more than in the published models' 512.
-            Precision::Int8 if logits => Self::max_abs(0.05 * (512.0 / joint as f64).sqrt().max(1.0)),
-            Precision::Int8 if stage == "probs" => {
-                Self::max_abs(0.025 * (512.0 / joint as f64).sqrt().max(1.0))
-            }
+            Precision::Int8 if logits => Self::max_abs(0.05 * fewer),
+            Precision::Int8 if stage == "probs" => Self::max_abs(0.025 * fewer),
             Precision::Int8 if stage.starts_with("pixel") => Self::max_abs(1e-5),
             Precision::Int8 if embeddings => Self::cosine(0.9998),
             Precision::Int8 => Self::cosine(0.9995),
@@ -75,7 +74,7 @@ impl Bound {
 impl fmt::Display for Bound {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.cosine {
-            0.0 => f.pad(&format!("abs {:.0e}", self.max_abs)),
+            0.0 => f.pad(&format!("abs {:.1e}", self.max_abs)),
             cosine => f.pad(&format!("cos {cosine}")),
         }
     }

@@ -27,7 +27,7 @@ pub(super) fn exp<const FMA: bool>(x: f32) -> f32 {
 const ROUND: f32 = 12_582_912.0;
 
 /// 2^(x·rate − n) for one rate and one n, the least whole number that leaves no result above 1 but for the
-/// rounding of the largest x·rate (1.1 near 2^22); within 8e-5 of it: what becomes 16 bits needs no more.
+/// rounding of the largest x·rate (1.0906 below 2^22); within 8e-5 of it: what becomes 16 bits needs no more.
 /// Results below 2^-120 are about that.
 ///
 /// As in [`quick_gelu`]; the polynomial has the least largest relative error.

@@ -65,8 +65,8 @@ thread_local! {
 
 impl Attention<'_> {
     /// Writes every query's result as a row of the next product's left side. Where that takes single bytes,
-    /// attention itself works on 16-bit numbers, and a value that is no number spoils its whole item and head;
-    /// a causal one does not, so that no row depends on later ones.
+    /// attention itself works on 16-bit numbers, unless it is causal: no row may depend on later ones. A value
+    /// that is no number then spoils its whole item and head.
     pub(super) fn run(&self, cpu: &Cpu, to: &mut Lhs, for_product: &Linear) {
         let writer = to.stage(cpu, self.rows, for_product);
         let (kernels, pairs, transpose) = (cpu.kernels, cpu.pairs, transpose::of(cpu.isa));
@@ -78,7 +78,7 @@ impl Attention<'_> {
             let keys = item.keys + item.extra.is_some() as usize;
             let head = task % heads;
             let task = Task { kernels, pairs, transpose, item, width, causal, head, keys, alone };
-            if in_pairs {
+            if in_pairs && keys <= attention_i16::MOST_KEYS {
                 SCRATCH_I16.with_borrow_mut(|scratch| attend_i16(cpu.isa, &task, scratch, writer));
             } else {
                 SCRATCH_F32.with_borrow_mut(|scratch| attend_f32(cpu.isa, &task, scratch, writer));
@@ -376,7 +376,7 @@ mod tests {
                     let score = ((1.0 - share) / share * (keys - 1) as f64).ln();
                     let (mut q, mut k, mut v) =
                         (vec![0f32; 3 * D], vec![0f32; keys * D], vec![0f32; keys * D]);
-                    // Queries of fractions of the score, so that the largest weight is not always a power of 2.
+                    // Three queries, so that the tail's weights are at several parts of a number.
                     for (row, part) in q.chunks_mut(D).zip([1.0, 0.97, 0.93]) {
                         row[0] = score as f32 * part;
                     }
@@ -400,6 +400,26 @@ mod tests {
                             assert!((ours - exact).abs() < 2e-3, "{what}");
                         }
                     }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn equal_weights_of_the_largest_values_do_not_overflow() {
+        const D: usize = 32;
+        for isa in Isa::available() {
+            let (cpu, mut lhs) = (Cpu::new(isa, 1), Lhs::default());
+            for (keys, value) in [(51, 3.0), (578, 3.0), (578, -3.0), (4097, 3.0), (4097, -3.0)] {
+                let (q, v) = (vec![0f32; keys * D], vec![value; keys * D]);
+                let of = |values| Rows { values, stride: D };
+                let (q, k, v) = (of(&q), of(&q), of(&v));
+                let item = |_| Item { q, k, v, queries: 5, keys, extra: None, first: 0 };
+                let attention =
+                    Attention { item: &item, items: 1, rows: 5, heads: 1, head: D, causal: false };
+                attention.run(&cpu, &mut lhs, &Linear::new(&cpu, D, D, Format::Int8));
+                for ours in &lhs.values[..D] {
+                    assert!((ours - value).abs() < 3e-3, "{} {keys} keys: {ours}, not {value}", isa.name());
                 }
             }
         }

@@ -17,10 +17,12 @@ use super::lhs::{Tiles, Writer};
 
 /// The largest number of a value.
 const VALUE_MOST: f32 = 4095.0;
-/// The largest number of a weight (they may come out a little larger), and the most that a row of them may sum
-/// to: times VALUE_MOST, and with half a number more for each of 40,000 keys, it stays below 2^31.
+/// The largest number of a weight (they may come out larger by 9 %, see `Power`), and the most that a row of them
+/// may sum to: times VALUE_MOST, and with half a number more for each of MOST_KEYS on average, it stays below 2^31.
 const WEIGHT_MOST: f32 = 30_000.0;
 const WEIGHTS_MOST: f32 = 500_000.0;
+/// Beyond, sums could overflow.
+pub(super) const MOST_KEYS: usize = 40_000;
 
 /// Values of which a line holds the pairs.
 const PAIRED: usize = 2 * LINE;
@@ -270,7 +272,7 @@ struct Softmax<'a> {
     rate: f32,
 }
 
-/// What weights are rounded after: all of −½…½ in equal steps, the ½ left out, in an order without a pattern.
+/// What is added to weights before they are rounded: the middles of 32 equal parts of −½…½, neighbours far apart.
 static DITHER: [f32; PAIRED] = {
     let mut offsets = [0.0; PAIRED];
     let mut i = 0;
@@ -284,8 +286,8 @@ static DITHER: [f32; PAIRED] = {
 impl<'a> Softmax<'a> {
     #[inline(always)]
     fn new(past: &'a [f32], scale: f32) -> Self {
-        // Times a sum, 2^22 at most (see `Power`). Only where products of one channel pass 45,000 is that less
-        // than it should be, which no trained model has; a checkpoint's self-check would tell.
+        // Times a sum, 2^22 at most (see `Power`). That is less than it should be only where the largest query
+        // times the largest key passes 45,000 (heads of 64 channels), which no trained model has.
         let rate = (scale * std::f32::consts::LOG2_E).clamp(1e-30, 1.0 / 256.0);
         Self { past, rate }
     }

@@ -24,6 +24,7 @@ pub(super) enum Level {
 
 impl Isa {
     /// All that this processor has, fastest first; the last is always the portable one.
+    #[cfg_attr(not(target_arch = "x86_64"), allow(clippy::vec_init_then_push))]
     pub fn available() -> Vec<Isa> {
         let mut found = Vec::new();
         #[cfg(target_arch = "x86_64")]

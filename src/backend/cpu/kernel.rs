@@ -17,6 +17,8 @@ pub type Kernel = unsafe fn(usize, *const f32, *const f32, *mut f32, bool, Ahead
 /// What a kernel asks for on its way, because it is needed next. Asked for all at once it would stand in
 /// the way of the sums' own loads.
 #[derive(Clone, Copy)]
+// The portable kernels ask for nothing.
+#[cfg_attr(not(target_arch = "x86_64"), allow(dead_code))]
 pub struct Ahead {
     /// So many cache lines from here on with every line of A's rows.
     pub at: *const u8,
@@ -39,6 +41,7 @@ impl Ahead {
 
     /// # Safety
     /// There are `rows` spots.
+    #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code))]
     #[inline(always)]
     pub(super) unsafe fn step<const NR: usize>(&mut self) {
         for _ in 0..self.lines {

@@ -1,7 +1,7 @@
 //! The innermost loop of attention beside int8 products: as `kernel_i8`, with pairs of 16-bit numbers where
 //! that has four bytes. `tile[R][NR] = A[R][k] · B[k][NR]`: A in lines of 16 pairs, B a panel
-//! `[k/2][NR][2]`. Twice the rate of f32. Who makes the numbers sees to it that no sum overflows (see
-//! [`limit`]), so all paths give the same bits.
+//! `[k/2][NR][2]`. Twice the rate of f32. Who makes the numbers sees to it that no sum overflows
+//! (`attention_i16`), so all paths give the same bits.
 
 use super::isa::{Isa, Level};
 use super::kernel_i8::Kernel;
