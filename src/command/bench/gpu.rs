@@ -102,8 +102,12 @@ impl Subject {
             Device::Auto if options.precisions.iter().all(gpu_can) => {
                 // What is wrong with these is not the GPU's fault.
                 match &options.source {
-                    Source::Published(name) => drop(subject::published_config(name, options)?),
-                    Source::Checkpoint(name) => drop(Model::open(name, options.heads)?),
+                    Source::Published(name) => {
+                        subject::published_config(name, options)?;
+                    }
+                    Source::Checkpoint(name) => {
+                        Model::open(name, options.heads)?;
+                    }
                 }
                 match backend::gpu_of_auto(Precision::Auto, |ordinal| Self::on(options, ordinal)) {
                     Ok(Some(subject)) => return Ok(Some(subject)),
