@@ -1,7 +1,7 @@
 //! exp and QuickGELU over lanes: a polynomial that the compiler vectorises, within 2 units in the last
 //! place of the exact exp.
 
-use super::isa::mul_add;
+use super::isa::{ROUND, mul_add};
 
 /// e^x for x ≤ 88; exactly 0 below −87.3, where the result would leave the normal range.
 ///
@@ -22,9 +22,6 @@ pub(super) fn exp<const FMA: bool>(x: f32) -> f32 {
     let power = f32::from_bits(shifted.to_bits().wrapping_sub(ROUND.to_bits()).wrapping_add(127) << 23);
     if x < -87.3 { 0.0 } else { y * power }
 }
-
-/// Adding 1.5·2^23 rounds to an integer, which is then in the low bits.
-const ROUND: f32 = 12_582_912.0;
 
 /// 2^(x·rate − n) for one rate and one n, the least whole number that leaves no result above 1 but for the
 /// rounding of the largest x·rate (1.0906 below 2^22); within 8e-5 of it: what becomes 16 bits needs no more.

@@ -26,6 +26,7 @@ pub fn quick_gelu(isa: Isa) -> Option<Function> {
 #[cfg(target_arch = "x86_64")]
 mod avx512 {
     use crate::backend::cpu::buffer::LINE;
+    use crate::backend::cpu::isa::ROUND;
     use std::arch::x86_64::*;
 
     /// Range i is that of i = round(RATE·|x|), the last one has no end.
@@ -156,8 +157,8 @@ mod avx512 {
         };
         let (a, b, c) = (table(&A), table(&B), table(&C));
         let (rate, last) = (_mm512_set1_ps(RATE), _mm512_set1_ps(LAST));
-        // Adding 1.5·2^23 rounds to an integer, which is then in the low bits: those that a lookup takes.
-        let (round, half) = (_mm512_set1_ps(12_582_912.0), _mm512_set1_ps(0.5));
+        // A lookup takes the low bits.
+        let (round, half) = (_mm512_set1_ps(ROUND), _mm512_set1_ps(0.5));
         for line in lines {
             let x = unsafe { _mm512_loadu_ps(line.as_ptr()) };
             let far = _mm512_abs_ps(x);

@@ -9,8 +9,8 @@
 
 use super::activation::Power;
 use super::attention::{Task, put};
-use super::buffer::{Buffer, LINE, first, first_mut};
-use super::isa::{mul_add, reduce};
+use super::buffer::{Buffer, LINE, first, first_mut, part};
+use super::isa::{ROUND, mul_add, reduce};
 use super::kernel::{Ahead, MAX_ROWS, Tile};
 use super::kernel_i16::limit;
 use super::lhs::{Tiles, Writer};
@@ -158,7 +158,7 @@ impl Task<'_> {
             }
             if !low.is_empty() {
                 let to = first_mut::<NR, _>(&mut packed[(lows.len() * key_pairs + pair) * NR..]);
-                pair_all::<FMA, NR, C>(&padded(low), inverse, &padded(high), times, to);
+                pair_all::<FMA, NR, C>(&part(low, 0), inverse, &part(high, 0), times, to);
             }
         }
     }
@@ -177,7 +177,7 @@ fn scale_of<'a, const FMA: bool>(rows: usize, row: impl Fn(usize) -> &'a [f32], 
             look::<FMA>(values, &mut most, &mut none);
         }
         if !rest.is_empty() {
-            look::<FMA>(&padded(rest), &mut most, &mut none);
+            look::<FMA>(&part(rest, 0), &mut most, &mut none);
         }
     }
     if none.into_iter().any(|none| reduce(none, |a, b| a + b) != 0.0) {
@@ -203,17 +203,6 @@ fn look<const FMA: bool>(values: &[f32; PAIRED], most: &mut [[f32; LINE]; 2], no
         }
     }
 }
-
-/// Fewer values than N, then zeros.
-#[inline(always)]
-fn padded<const N: usize>(values: &[f32]) -> [f32; N] {
-    let mut all = [0.0; N];
-    all[..values.len()].copy_from_slice(values);
-    all
-}
-
-/// Adding 1.5·2^23 rounds to an integer, which is then in the low bits.
-const ROUND: f32 = 12_582_912.0;
 
 /// Lane by lane, two values as 16-bit numbers.
 #[inline(always)]
@@ -259,7 +248,7 @@ fn pack_row<const FMA: bool>(row: &[f32], inverse: f32, to: &mut [[f32; LINE]], 
         *to = line(values);
     }
     if let (false, Some(to)) = (rest.is_empty(), to.next()) {
-        *to = line(&padded(rest));
+        *to = line(&part(rest, 0));
     }
 }
 

@@ -156,7 +156,6 @@ pub(super) fn prefetch<const NEAR: bool>(at: *const impl Sized) {
 }
 
 /// Up to N values of `row` from `at` on, zeros beyond.
-#[cfg(target_arch = "x86_64")]
 #[inline(always)]
 pub(super) fn part<const N: usize>(row: &[f32], at: usize) -> [f32; N] {
     let rest = row.get(at..).unwrap_or(&[]);

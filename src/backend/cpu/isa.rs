@@ -120,6 +120,9 @@ macro_rules! per_isa {
 }
 pub(super) use per_isa;
 
+/// Added to numbers below 2^22: rounds them to integers, which are then in the low bits.
+pub(super) const ROUND: f32 = 12_582_912.0;
+
 /// a·b + c, in one rounding where the instruction set does that at full speed.
 #[inline(always)]
 pub(super) fn mul_add<const FMA: bool>(a: f32, b: f32, c: f32) -> f32 {

@@ -91,7 +91,8 @@ impl<T: Copy + Default> Tile<T> {
     }
 }
 
-/// The kernels of one instruction set for one kind of numbers: K multiplies, R measures the roof.
+/// The kernels of one instruction set for one kind of numbers: K multiplies, R measures the roof, `()` where
+/// nobody asks for it.
 #[derive(Clone, Copy)]
 pub struct Kernels<K: 'static, R: 'static> {
     /// NR, columns of a panel; a multiple or a divisor of 16.

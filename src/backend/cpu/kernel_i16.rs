@@ -4,15 +4,11 @@
 //! (`attention_i16`), so all paths give the same bits.
 
 use super::isa::{Isa, Level};
+use super::kernel::Kernels;
 use super::kernel_i8::Kernel;
 
-/// As [`super::kernel::Kernels`]; a pair counts as a quad of [`Kernel`].
-#[derive(Clone, Copy)]
-pub struct PairKernels {
-    /// NR
-    pub cols: usize,
-    by_rows: &'static [Kernel],
-}
+/// A pair counts as a quad of [`Kernel`].
+pub type PairKernels = Kernels<Kernel, ()>;
 
 /// The largest number that either side may have so that a sum of `terms` products stays within ±2^30.
 pub fn limit(terms: usize) -> f32 {
@@ -25,23 +21,13 @@ impl PairKernels {
             Level::Portable => (portable::NR, &portable::KERNELS),
             // As in `kernel_i8`.
             #[cfg(target_arch = "x86_64")]
-            Level::Avx2 | Level::Avx512 => (avx2::NR, &avx2::KERNELS),
+            Level::Avx2 | Level::Avx512 => (avx2::NR, avx2::KERNELS),
             #[cfg(target_arch = "x86_64")]
-            Level::AvxVnni => (avx_vnni::NR, &avx_vnni::KERNELS),
+            Level::AvxVnni => (avx_vnni::NR, avx_vnni::KERNELS),
             #[cfg(target_arch = "x86_64")]
-            Level::Avx512Vnni => (avx512_vnni::NR, &avx512_vnni::KERNELS),
+            Level::Avx512Vnni => (avx512_vnni::NR, avx512_vnni::KERNELS),
         };
-        Self { cols, by_rows }
-    }
-
-    /// MR, rows of the tallest tile.
-    pub fn rows(&self) -> usize {
-        self.by_rows.len()
-    }
-
-    #[inline(always)]
-    pub fn for_rows(&self, rows: usize) -> Kernel {
-        self.by_rows[rows - 1]
+        Self { cols, by_rows, roof: ((), 0) }
     }
 }
 
@@ -53,31 +39,7 @@ mod avx512_vnni {
     use std::arch::x86_64::*;
 
     // 12 × 2 accumulators, 2 columns and a broadcast fit the 32 registers.
-    dot_kernel!(
-        "avx512f,avx512vnni",
-        16,
-        2,
-        _mm512_setzero_si512(),
-        _mm512_load_si512,
-        _mm512_store_si512,
-        _mm512_set1_epi32,
-        _mm512_dpwssd_epi32
-    );
-
-    pub static KERNELS: [Kernel; 12] = [
-        kernel::<1>,
-        kernel::<2>,
-        kernel::<3>,
-        kernel::<4>,
-        kernel::<5>,
-        kernel::<6>,
-        kernel::<7>,
-        kernel::<8>,
-        kernel::<9>,
-        kernel::<10>,
-        kernel::<11>,
-        kernel::<12>,
-    ];
+    dot_kernel!(avx512, "avx512f,avx512vnni", _mm512_dpwssd_epi32, [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12]);
 }
 
 #[cfg(target_arch = "x86_64")]
@@ -88,19 +50,7 @@ mod avx_vnni {
     use std::arch::x86_64::*;
 
     // 6 × 2 accumulators, 2 columns and a broadcast fit the 16 registers.
-    dot_kernel!(
-        "avx2,avxvnni",
-        8,
-        2,
-        _mm256_setzero_si256(),
-        _mm256_load_si256,
-        _mm256_store_si256,
-        _mm256_set1_epi32,
-        _mm256_dpwssd_avx_epi32
-    );
-
-    pub static KERNELS: [Kernel; 6] =
-        [kernel::<1>, kernel::<2>, kernel::<3>, kernel::<4>, kernel::<5>, kernel::<6>];
+    dot_kernel!(avx2, "avx2,avxvnni", _mm256_dpwssd_avx_epi32, [1, 2, 3, 4, 5, 6]);
 }
 
 #[cfg(target_arch = "x86_64")]
@@ -117,18 +67,7 @@ mod avx2 {
     }
 
     // 5 × 2 accumulators, 2 columns, a broadcast and its products fit the 16 registers.
-    dot_kernel!(
-        "avx2",
-        8,
-        2,
-        _mm256_setzero_si256(),
-        _mm256_load_si256,
-        _mm256_store_si256,
-        _mm256_set1_epi32,
-        dot
-    );
-
-    pub static KERNELS: [Kernel; 5] = [kernel::<1>, kernel::<2>, kernel::<3>, kernel::<4>, kernel::<5>];
+    dot_kernel!(avx2, "avx2", dot, [1, 2, 3, 4, 5]);
 }
 
 mod portable {

@@ -36,22 +36,51 @@ impl DotKernels {
             Level::Portable => (portable::NR, &portable::KERNELS, portable::ROOF),
             // AVX-512 without VNNI is of processors that one would not give int8.
             #[cfg(target_arch = "x86_64")]
-            Level::Avx2 | Level::Avx512 => (avx2::NR, &avx2::KERNELS, avx2::ROOF),
+            Level::Avx2 | Level::Avx512 => (avx2::NR, avx2::KERNELS, avx2::ROOF),
             #[cfg(target_arch = "x86_64")]
-            Level::AvxVnni => (avx_vnni::NR, &avx_vnni::KERNELS, avx_vnni::ROOF),
+            Level::AvxVnni => (avx_vnni::NR, avx_vnni::KERNELS, avx_vnni::ROOF),
             #[cfg(target_arch = "x86_64")]
-            Level::Avx512Vnni => (avx512_vnni::NR, &avx512_vnni::KERNELS, avx512_vnni::ROOF),
+            Level::Avx512Vnni => (avx512_vnni::NR, avx512_vnni::KERNELS, avx512_vnni::ROOF),
         };
         Self { cols, by_rows, roof }
     }
 }
 
 /// Stamps a kernel generic over R out of vector operations; `$w` vectors of `$lanes` sums make a panel
-/// row; `$dot(sums, a, b)` adds to every lane the products of its four bytes (or two 16-bit halves, see
+/// row, as the first two arms fill in; `$dot(sums, a, b)` adds to every lane the products of its four bytes (or two 16-bit halves, see
 /// `kernel_i16`).
 #[cfg(target_arch = "x86_64")]
 macro_rules! dot_kernel {
-    ($feature:literal, $lanes:literal, $w:literal, $zero:expr, $load:ident, $store:ident, $set1:ident, $dot:ident) => {
+    (avx512, $feature:literal, $dot:ident, $heights:tt) => {
+        dot_kernel!(
+            $feature,
+            16,
+            2,
+            _mm512_setzero_si512(),
+            _mm512_load_si512,
+            _mm512_store_si512,
+            _mm512_set1_epi32,
+            $dot,
+            $heights
+        );
+    };
+    (avx2, $feature:literal, $dot:ident, $heights:tt) => {
+        dot_kernel!(
+            $feature,
+            8,
+            2,
+            _mm256_setzero_si256(),
+            _mm256_load_si256,
+            _mm256_store_si256,
+            _mm256_set1_epi32,
+            $dot,
+            $heights
+        );
+    };
+    ($feature:literal, $lanes:literal, $w:literal, $zero:expr, $load:ident, $store:ident, $set1:ident, $dot:ident, [$($height:literal),+]) => {
+        /// Index R-1: the kernel for tiles of R rows.
+        pub static KERNELS: &[Kernel] = &[$(kernel::<$height>),+];
+
         pub const NR: usize = $lanes * $w;
 
         /// # Safety
@@ -103,6 +132,28 @@ pub(super) use dot_kernel;
 /// Stamps the roof of such a kernel.
 #[cfg(target_arch = "x86_64")]
 macro_rules! dot_roof {
+    (avx512, $feature:literal, $dot:ident) => {
+        dot_roof!(
+            $feature,
+            16,
+            _mm512_setzero_si512(),
+            _mm512_store_si512,
+            _mm512_set1_epi32,
+            _mm512_add_epi32,
+            $dot
+        );
+    };
+    (avx2, $feature:literal, $dot:ident) => {
+        dot_roof!(
+            $feature,
+            8,
+            _mm256_setzero_si256(),
+            _mm256_store_si256,
+            _mm256_set1_epi32,
+            _mm256_add_epi32,
+            $dot
+        );
+    };
     ($feature:literal, $lanes:literal, $zero:expr, $store:ident, $set1:ident, $add:ident, $dot:ident) => {
         /// # Safety
         /// See [`Roof`](super::Roof).
@@ -137,40 +188,8 @@ mod avx512_vnni {
     use std::arch::x86_64::*;
 
     // 12 × 2 accumulators, 2 columns and a broadcast fit the 32 registers.
-    dot_kernel!(
-        "avx512f,avx512vnni",
-        16,
-        2,
-        _mm512_setzero_si512(),
-        _mm512_load_si512,
-        _mm512_store_si512,
-        _mm512_set1_epi32,
-        _mm512_dpbusd_epi32
-    );
-    dot_roof!(
-        "avx512f,avx512vnni",
-        16,
-        _mm512_setzero_si512(),
-        _mm512_store_si512,
-        _mm512_set1_epi32,
-        _mm512_add_epi32,
-        _mm512_dpbusd_epi32
-    );
-
-    pub static KERNELS: [Kernel; 12] = [
-        kernel::<1>,
-        kernel::<2>,
-        kernel::<3>,
-        kernel::<4>,
-        kernel::<5>,
-        kernel::<6>,
-        kernel::<7>,
-        kernel::<8>,
-        kernel::<9>,
-        kernel::<10>,
-        kernel::<11>,
-        kernel::<12>,
-    ];
+    dot_kernel!(avx512, "avx512f,avx512vnni", _mm512_dpbusd_epi32, [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12]);
+    dot_roof!(avx512, "avx512f,avx512vnni", _mm512_dpbusd_epi32);
 }
 
 #[cfg(target_arch = "x86_64")]
@@ -180,28 +199,8 @@ mod avx_vnni {
     use std::arch::x86_64::*;
 
     // 6 × 2 accumulators, 2 columns and a broadcast fit the 16 registers.
-    dot_kernel!(
-        "avx2,avxvnni",
-        8,
-        2,
-        _mm256_setzero_si256(),
-        _mm256_load_si256,
-        _mm256_store_si256,
-        _mm256_set1_epi32,
-        _mm256_dpbusd_avx_epi32
-    );
-    dot_roof!(
-        "avx2,avxvnni",
-        8,
-        _mm256_setzero_si256(),
-        _mm256_store_si256,
-        _mm256_set1_epi32,
-        _mm256_add_epi32,
-        _mm256_dpbusd_avx_epi32
-    );
-
-    pub static KERNELS: [Kernel; 6] =
-        [kernel::<1>, kernel::<2>, kernel::<3>, kernel::<4>, kernel::<5>, kernel::<6>];
+    dot_kernel!(avx2, "avx2,avxvnni", _mm256_dpbusd_avx_epi32, [1, 2, 3, 4, 5, 6]);
+    dot_roof!(avx2, "avx2,avxvnni", _mm256_dpbusd_avx_epi32);
 }
 
 #[cfg(target_arch = "x86_64")]
@@ -224,27 +223,8 @@ mod avx2 {
     }
 
     // 4 × 2 accumulators, 2 columns as two halves each, and a row's two halves fit the 16 registers.
-    dot_kernel!(
-        "avx2",
-        8,
-        2,
-        _mm256_setzero_si256(),
-        _mm256_load_si256,
-        _mm256_store_si256,
-        _mm256_set1_epi32,
-        dot
-    );
-    dot_roof!(
-        "avx2",
-        8,
-        _mm256_setzero_si256(),
-        _mm256_store_si256,
-        _mm256_set1_epi32,
-        _mm256_add_epi32,
-        dot
-    );
-
-    pub static KERNELS: [Kernel; 4] = [kernel::<1>, kernel::<2>, kernel::<3>, kernel::<4>];
+    dot_kernel!(avx2, "avx2", dot, [1, 2, 3, 4]);
+    dot_roof!(avx2, "avx2", dot);
 }
 
 mod portable {

@@ -48,6 +48,7 @@ mod lhs;
 mod linear;
 mod load;
 mod mit;
+mod next_panel;
 mod pool;
 mod prompts;
 mod quantise;

@@ -5,7 +5,7 @@
 //! where values lie on one side, as after QuickGELU. A row's bytes depend on that row alone.
 
 use super::buffer::{LINE_BYTES, Shared};
-use super::isa::{mul_add, per_isa, reduce};
+use super::isa::{ROUND, mul_add, per_isa, reduce};
 
 /// What a row's bytes mean.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -84,9 +84,6 @@ fn quantise_body<const FMA: bool>(
         }
     }
 }
-
-/// Adding 1.5·2^23 rounds to an integer, which is then in the low bits.
-const ROUND: f32 = 12_582_912.0;
 
 /// round(x·inverse + zero) within 0…255.
 #[inline(always)]
